@@ -1,0 +1,310 @@
+"""What a task type is: the methods that the rest of bertkit calls, with the defaults that most types share.
+
+Shape letters: ``B`` batch (windows), ``T`` padded length, ``K`` labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from bertkit.config import TrainConfig, convert
+from bertkit.errors import ConfigError, DataError, did_you_mean, joined
+from bertkit.task import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+Example = dict[str, Any]
+Prediction = dict[str, Any]
+Batch = dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Feature:
+    """One row that goes through the model: an example, or a window of one."""
+
+    example: int
+    """Index of the example among those that were encoded together."""
+    input_ids: list[int]
+    token_type_ids: list[int] | None = None
+    target: Any = None
+    """What the loss compares with; None without a label."""
+    num_cut: int = 0
+    """Tokens of the example that no window shows; the same in all its windows."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What an adapter needs later to decode: offsets, word ids."""
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+class Loss(NamedTuple):
+    """A loss that can be added up over micro-batches and processes."""
+
+    sum: torch.Tensor
+    """Scalar, float32: the loss of every item, added."""
+    weight: torch.Tensor
+    """Scalar, float32: what the sum over the whole effective batch is divided by."""
+    parts: Mapping[str, float] = {}
+    """Named parts of the sum, for the log."""
+
+
+class Padding(NamedTuple):
+    """How rows are made equally long."""
+
+    token: int
+    token_type: int
+    left: bool
+
+
+class Adapter:
+    """A task type. One instance serves one run."""
+
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Roles: ``?`` is optional, ``!`` is needed only to train and to score."""
+    auto_class: ClassVar[str] = ""
+    """The transformers Auto class with this type's head."""
+    options: ClassVar[dict[str, type]] = {}
+    """Keys of ``[options]`` that this type knows, and their types."""
+    defaults: ClassVar[dict[str, Any]] = {}
+    """Training settings whose default is another for this type (``{"max_length": 384}``)."""
+
+    def __init__(self, task: Task, config: TrainConfig, labels: Sequence[str]) -> None:
+        self.task = task
+        self.config = config
+        self.labels = tuple(labels)
+        self.ids = {name: index for index, name in enumerate(self.labels)}
+        self.padding = Padding(token=0, token_type=0, left=False)
+        self.weights: list[float] | None = None
+        self.check_options()
+
+    # What a type must say ------------------------------------------------------------------------------------
+
+    @classmethod
+    def resolve(cls, task: Task, examples: Sequence[Example]) -> tuple[Task, list[str]]:
+        """Fill in what the task leaves to the data (columns, kind, labels, metrics), and say what was assumed.
+
+        Args:
+            task: as its file has it.
+            examples: the training examples, or any labelled ones.
+
+        Raises:
+            DataError: if a column is missing or the labels make no sense for this type.
+            ConfigError: if a metric does not fit.
+        """
+        raise NotImplementedError
+
+    @property
+    def problem_type(self) -> str:
+        """Return transformers' ``problem_type`` for the config, or an empty string."""
+        return ""
+
+    def check(self, example: Example, *, labelled: bool = True) -> list[str]:
+        """Return what is wrong with an example; the caller attaches file and line."""
+        raise NotImplementedError
+
+    def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Feature]:
+        """Turn examples into features, in order; windows of one example follow each other.
+
+        Raises:
+            DataError: under ``on_long = "error"``, for an example that is too long.
+        """
+        raise NotImplementedError
+
+    def loss(self, outputs: Any, batch: Batch) -> Loss:
+        """Return the loss of a batch, summed, with the weight that it must be divided by."""
+        raise NotImplementedError
+
+    def reduce(self, outputs: Any, batch: Batch) -> Sequence[np.ndarray]:
+        """Return one array a feature, on the CPU, with only what :meth:`decode` needs."""
+        raise NotImplementedError
+
+    def decode(
+        self, reduced: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Example]
+    ) -> list[Prediction]:
+        """Return one JSON-able prediction per example; all features of an example come in the same call."""
+        raise NotImplementedError
+
+    def score(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, resamples: int = 0
+    ) -> dict[str, Any]:
+        """Return metric -> value over the examples, and ``<metric>_interval`` where ``resamples`` is not 0."""
+        raise NotImplementedError
+
+    def labelled(self, examples: Sequence[Example]) -> bool:
+        """Say whether the split can be scored; a split whose every label is missing cannot (GLUE's tests)."""
+        raise NotImplementedError
+
+    # What most types leave as it is --------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return what was tuned after training (threshold, temperature), for ``model/bertkit.json``."""
+        return {}
+
+    def from_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+
+    def better(self, new: float, old: float | None) -> bool:
+        """Say whether a value of the task's first metric beats the best so far; higher is better by default."""
+        return old is None or new > old
+
+    def constant(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
+        """Return the one answer that every prediction gives though the references differ, or None."""
+        return None
+
+    def class_weights(self, features: Sequence[Feature]) -> list[float] | None:
+        """Return the weight of each label's loss under ``train.class_weights``, or None where all count alike."""
+        return None
+
+    def prepare(self, features: Sequence[Feature]) -> None:
+        """Look at the training features once, before the first step."""
+        self.weights = self.class_weights(features)
+
+    def inputs(self, batch: Batch) -> Batch:
+        """Return what the model is called with: all but the targets."""
+        return {name: value for name, value in batch.items() if name != "labels"}
+
+    def balance(self, examples: Sequence[Example]) -> dict[str, int]:
+        """Return label -> number of examples, for ``check``; empty where the type has no label table."""
+        return {}
+
+    def stratum(self, example: Example) -> Hashable:
+        """Return the group by which a validation split is cut off in equal shares (the label)."""
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ``model/bertkit.json`` must say so that predict does what training did."""
+        return {
+            "type": self.task.type,
+            "kind": self.task.kind,
+            "columns": self.task.columns,
+            "options": self.task.options,
+            "metrics": list(self.task.metrics),
+            "labels": list(self.labels),
+            "max_length": self.config.max_length,
+            "on_long": self.config.on_long,
+            "state": self.state(),
+        }
+
+    def bind(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take from the tokenizer how rows are padded; called once, before :meth:`collate`."""
+        self.padding = Padding(
+            token=tokenizer.pad_token_id, token_type=tokenizer.pad_token_type_id, left=tokenizer.padding_side == "left"
+        )
+
+    def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
+        """Pad features to the longest of them.
+
+        Args:
+            features: B of them.
+            rng: for types whose inputs are drawn anew each time (masking).
+
+        Returns:
+            ``input_ids``, ``attention_mask`` and, where the model takes them, ``token_type_ids``, each ``(B, T)``
+            int64; ``labels`` as :meth:`targets` makes them.
+        """
+        import torch
+
+        pad = self.padding
+        batch: Batch = {
+            "input_ids": _padded([f.input_ids for f in features], pad.token, left=pad.left),
+            "attention_mask": _padded([[1] * len(f) for f in features], 0, left=pad.left),
+        }
+        types = [f.token_type_ids for f in features if f.token_type_ids is not None]
+        if types:
+            batch["token_type_ids"] = _padded(types, pad.token_type, left=pad.left)
+        if all(f.target is not None for f in features):
+            batch["labels"] = self.targets(features)
+        assert all(isinstance(value, torch.Tensor) for value in batch.values())
+        return batch
+
+    def targets(self, features: Sequence[Feature]) -> torch.Tensor:
+        """Return the targets of labelled features as one tensor."""
+        raise NotImplementedError
+
+    # Shared pieces -------------------------------------------------------------------------------------------
+
+    def column(self, role: str) -> str:
+        """Return the column that the task gives a role, else the role's own name."""
+        return str(self.task.columns.get(role, role))
+
+    def value(self, example: Example, role: str) -> Any:
+        """Return an example's value for a role: under the task's column, else under the role's name, else None."""
+        column = self.column(role)
+        return example[column] if column in example else example.get(role)
+
+    def has(self, example: Example, role: str) -> bool:
+        """Say whether the example has a cell for a role at all."""
+        return self.column(role) in example or role in example
+
+    def check_text(self, example: Example, role: str) -> list[str]:
+        """Return what is wrong with a text cell; an empty text is in order."""
+        column = self.column(role)
+        if not self.has(example, role):
+            return [f"column '{column}' is missing; there are {', '.join(map(repr, list(example)[:8])) or 'none'}"]
+        value = self.value(example, role)
+        if value is None:
+            return [f"column '{column}' is null, and must be a text"]
+        if not isinstance(value, str):
+            return [f"column '{column}' is {shown(value)}, and must be a text"]
+        return []
+
+    def check_options(self) -> None:
+        """Raise :class:`ConfigError` for a key of ``[options]`` that this type does not know, or a wrong value."""
+        problems = []
+        for key, value in self.task.options.items():
+            if key not in self.options:
+                problems.append(f"options.{key} is not a setting of {self.task.type}.{did_you_mean(key, self.options)}")
+                continue
+            try:
+                convert(value, self.options[key])
+            except ValueError as error:
+                problems.append(f"options.{key} is {value!r}, and must be {error}")
+        if problems:
+            raise ConfigError(joined(problems))
+
+    def texts(self, examples: Iterable[Example], role: str) -> list[str]:
+        """Return the texts of a role as the tokenizer can take them: a lone surrogate becomes U+FFFD."""
+        return [without_surrogates(self.value(example, role)) for example in examples]
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message, cut to a readable length."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 and so the tokenizer cannot hold, by U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def too_long(place: int, length: int, max_length: int) -> DataError:
+    """Return the error of ``on_long = "error"``."""
+    return DataError(
+        f"Example {place + 1} has {length} tokens, and train.max_length is {max_length} with on_long = 'error'. "
+        "Raise max_length, or set train.on_long to truncate, head-tail or window."
+    )
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int, *, left: bool) -> torch.Tensor:
+    """Return rows as ``(B, T)`` int64, filled up with ``value``."""
+    import numpy as np
+    import torch
+
+    width = max(map(len, rows))
+    table = np.full((len(rows), width), value, dtype=np.int64)
+    for index, row in enumerate(rows):
+        if left:
+            table[index, width - len(row) :] = row
+        else:
+            table[index, : len(row)] = row
+    return torch.from_numpy(table)

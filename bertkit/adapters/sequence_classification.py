@@ -1,0 +1,433 @@
+"""Sequence classification: one label, several labels or a number for a text or a pair of texts.
+
+The head is Hugging Face's own. For BERT it is the paper's ``P = softmax(C W^T + b)`` (arXiv:1810.04805, 4.1) with
+``C`` the pooled [CLS] vector ``(B, H)`` and ``W`` the head weight ``(K, H)``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bertkit.adapters.base import Adapter, Batch, Example, Feature, Loss, Prediction, shown, too_long
+from bertkit.errors import DataError, did_you_mean
+from bertkit.metrics import names as metric_names
+from bertkit.task import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+ENCODE_CHUNK = 2048
+"""Examples that the tokenizer is given at once; bounds memory."""
+MULTI_SEPARATOR = "|"
+"""Between the labels of a multi-label cell that is a text: CSV has no lists."""
+
+
+class SequenceClassification(Adapter):
+    """One label (softmax), several labels (a sigmoid each) or a number (squared error) per example."""
+
+    columns: ClassVar[tuple[str, ...]] = ("text", "text_pair?", "label!")
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    threshold: float = 0.5
+    """Probability from which a label of a multi-label example is given."""
+
+    @classmethod
+    def resolve(cls, task: Task, examples: Sequence[Example]) -> tuple[Task, list[str]]:
+        """Fill in columns, kind, labels and metrics; see :meth:`Adapter.resolve`."""
+        from bertkit.data import guess
+
+        columns, notes = dict(task.columns), []
+        if "text" not in columns or "label" not in columns:
+            found = guess.guess_columns(examples, cls.columns, given=columns)
+            columns |= found.columns
+            notes += found.notes
+        column = str(columns.get("label", "label"))
+        values = [v for v in (example.get(column, example.get("label")) for example in examples) if v is not None]
+        kind = task.kind or _kind(task, values, guess.guess_kind(values))
+        labels = task.labels or (() if kind == "regression" else _distinct(values, kind, column))
+        if not task.labels and labels:
+            notes.append(f"labels are the {len(labels)} distinct values of column '{column}', sorted")
+        metrics = task.metrics or metric_names.defaults(kind, len(labels))
+        metric_names.check_names(metrics, kind, len(labels))
+        return replace(task, columns=columns, kind=kind, labels=labels, metrics=tuple(metrics)), notes
+
+    @property
+    def kind(self) -> str:
+        """Return ``single``, ``multi`` or ``regression``."""
+        return self.task.kind or "single"
+
+    @property
+    def problem_type(self) -> str:
+        """Return transformers' name of the kind; its pipelines choose softmax or sigmoid by it."""
+        return {
+            "single": "single_label_classification",
+            "multi": "multi_label_classification",
+            "regression": "regression",
+        }[self.kind]
+
+    # Examples ------------------------------------------------------------------------------------------------
+
+    def check(self, example: Example, *, labelled: bool = True) -> list[str]:
+        """Return what is wrong with the texts and, where ``labelled``, with the label."""
+        problems = self.check_text(example, "text")
+        if "text_pair" in self.task.columns or "text_pair" in example:
+            problems += self.check_text(example, "text_pair")
+        if not labelled:
+            return problems
+        value = self.value(example, "label")
+        if value is None:
+            return [*problems, f"column '{self.column('label')}' holds no label"]
+        try:
+            self.target(value)
+        except DataError as error:
+            problems.append(str(error))
+        return problems
+
+    def target(self, value: Any) -> Any:
+        """Return a label cell as the loss needs it: an id, a list of K zeros and ones, or a number.
+
+        Raises:
+            DataError: if the cell names no label, or is no number.
+        """
+        if self.kind == "regression":
+            return _number(value)
+        if self.kind == "multi":
+            chosen = {self.label_id(item) for item in _items(value)}
+            return [1.0 if index in chosen else 0.0 for index in range(len(self.labels))]
+        return self.label_id(value)
+
+    def label_id(self, value: Any) -> int:
+        """Return the id of a label: by name first, else an integer is an id into the labels.
+
+        Raises:
+            DataError: if it is neither.
+        """
+        name = label_name(value)
+        if name in self.ids:
+            return self.ids[name]
+        if name.isdecimal() and int(name) < len(self.labels):
+            return int(name)
+        allowed = ", ".join(f"'{label}'" for label in self.labels[:10])
+        near = did_you_mean(name, self.labels) if len(self.labels) > 10 else ""
+        raise DataError(f"label '{shown(name)[1:-1]}' is not one of {allowed}.{near}")
+
+    def labelled(self, examples: Sequence[Example]) -> bool:
+        """Say whether any example has a label."""
+        return any(self.value(example, "label") is not None for example in examples)
+
+    def balance(self, examples: Sequence[Example]) -> dict[str, int]:
+        """Return label -> examples that carry it, in id order; empty for regression."""
+        counts: Counter[str] = Counter()
+        for example in examples:
+            value = self.value(example, "label")
+            if value is not None and self.kind != "regression":
+                items = _items(value) if self.kind == "multi" else [value]
+                counts.update(self.labels[self.label_id(item)] for item in items)
+        return {} if self.kind == "regression" else {label: counts[label] for label in self.labels}
+
+    def stratum(self, example: Example) -> Hashable:
+        """Return the label; numbers are not stratified, sets of labels are by the whole set."""
+        value = self.value(example, "label")
+        if self.kind == "regression":
+            return None
+        return tuple(self.target(value)) if self.kind == "multi" else self.label_id(value)
+
+    # Features ------------------------------------------------------------------------------------------------
+
+    def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Feature]:
+        """Turn examples into features: ``[CLS] text [SEP]`` or ``[CLS] text [SEP] text_pair [SEP]``."""
+        features: list[Feature] = []
+        with_types = "token_type_ids" in tokenizer.model_input_names
+        for start in range(0, len(examples), ENCODE_CHUNK):
+            chunk = examples[start : start + ENCODE_CHUNK]
+            for index, (example, encoding) in enumerate(zip(chunk, self._encodings(chunk, tokenizer), strict=True)):
+                target = self._target_or_none(example)
+                for positions, num_cut in self._windows(start + index, encoding):
+                    features.append(
+                        _feature(start + index, encoding, positions, num_cut, target, with_types=with_types)
+                    )
+        return features
+
+    def _encodings(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Sequence[Any]:
+        paired = self.has(examples[0], "text_pair")
+        texts = self.texts(examples, "text")
+        pairs = self.texts(examples, "text_pair") if paired else None
+        encoded = tokenizer(texts, pairs, truncation=False, padding=False, verbose=False)
+        return list(encoded.encodings or [])
+
+    def _target_or_none(self, example: Example) -> Any:
+        value = self.value(example, "label")
+        return None if value is None else self.target(value)
+
+    def _windows(self, place: int, encoding: Any) -> Iterator[tuple[Sequence[int] | None, int]]:
+        """Yield which positions of an encoding a feature shows (None: all), and how many tokens none shows."""
+        length, room = len(encoding), self.config.max_length
+        if length <= room:
+            yield None, 0
+            return
+        if self.config.on_long == "error":
+            raise too_long(place, length, room)
+        segments = _segments(encoding)
+        special = length - sum(map(len, segments))
+        if self.config.on_long == "window":
+            yield from _slide(encoding, segments, room - special)
+            return
+        keep = longest_first([len(segment) for segment in segments], room - special)
+        cut = _head if self.config.on_long == "truncate" else _head_tail
+        kept = {p for segment, size in zip(segments, keep, strict=True) for p in cut(segment, size)}
+        yield _positions(encoding, kept), length - special - len(kept)
+
+    def targets(self, features: Sequence[Feature]) -> torch.Tensor:
+        """Return ids ``(B,)`` int64, or ``(B, K)`` (multi-label) or ``(B,)`` (regression) float32."""
+        import torch
+
+        dtype = torch.int64 if self.kind == "single" else torch.float32
+        return torch.tensor([feature.target for feature in features], dtype=dtype)
+
+    # Loss ----------------------------------------------------------------------------------------------------
+
+    def loss(self, outputs: Any, batch: Batch) -> Loss:
+        """Return cross entropy, binary cross entropy (mean over K) or squared error, summed over the batch.
+
+        Args:
+            outputs: its ``logits`` are ``(B, K)``.
+            batch: its ``labels`` are :meth:`targets`.
+        """
+        import torch
+        from torch.nn import functional as F
+
+        logits, target = outputs.logits.float(), batch["labels"]
+        count = torch.tensor(float(len(target)), device=logits.device)
+        if self.kind == "regression":
+            return Loss(F.mse_loss(logits.squeeze(-1), target, reduction="sum"), count)
+        weights = None if self.weights is None else torch.tensor(self.weights, device=logits.device)
+        smoothing = self.config.label_smoothing
+        if self.kind == "multi":
+            soft = target * (1 - smoothing) + smoothing / 2
+            each = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights, reduction="none")
+            return Loss(each.mean(dim=-1).sum(), count)
+        total = F.cross_entropy(logits, target, weight=weights, label_smoothing=smoothing, reduction="sum")
+        return Loss(total, count if weights is None else weights[target].sum())
+
+    def class_weights(self, features: Sequence[Feature]) -> list[float] | None:
+        """Return the weight of each label under ``class_weights = "balanced"``, else None.
+
+        Single label: rows / (K * rows of the label), as scikit-learn's ``balanced``. Multi-label: rows without the
+        label / rows with it, for the positive term.
+        """
+        if self.config.class_weights == "none" or self.kind == "regression":
+            return None
+        if self.kind == "multi":
+            with_label = [sum(f.target[k] for f in features) for k in range(len(self.labels))]
+            return [(len(features) - n) / n if n else 1.0 for n in with_label]
+        counts = Counter(feature.target for feature in features)
+        return [len(features) / (len(self.labels) * counts[k]) if counts[k] else 0.0 for k in range(len(self.labels))]
+
+    # Predictions ---------------------------------------------------------------------------------------------
+
+    def reduce(self, outputs: Any, batch: Batch) -> Sequence[np.ndarray]:
+        """Return the logits of each feature, ``(K,)`` float32."""
+        return list(outputs.logits.detach().float().cpu().numpy())
+
+    def decode(
+        self, reduced: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Example]
+    ) -> list[Prediction]:
+        """Return one prediction an example; the logits of its windows are averaged."""
+        import numpy as np
+
+        predictions = []
+        rows = zip(reduced, features, strict=True)
+        for _, windows in groupby(rows, key=lambda row: row[1].example):
+            logits, shown_by = zip(*windows, strict=True)
+            prediction = self._prediction(np.mean(np.asarray(logits, dtype=np.float64), axis=0))
+            predictions.append(prediction | ({"truncated": True} if shown_by[0].num_cut else {}))
+        assert len(predictions) == len(examples), "every example has at least one feature"
+        return predictions
+
+    def _prediction(self, logits: np.ndarray) -> Prediction:
+        """Return the prediction for logits ``(K,)`` float64."""
+        import numpy as np
+
+        if self.kind == "regression":
+            return {"value": float(logits[0])}
+        if self.kind == "multi":
+            probabilities = _named(self.labels, 1 / (1 + np.exp(-logits)))
+            chosen = [name for name, p in probabilities.items() if p >= self.threshold]
+            return {"labels": chosen, "probabilities": probabilities}
+        shifted = np.exp(logits - logits.max())
+        probabilities = _named(self.labels, shifted / shifted.sum())
+        best = max(probabilities, key=lambda name: probabilities[name])
+        return {"label": best, "score": probabilities[best], "probabilities": probabilities}
+
+    def state(self) -> dict[str, Any]:
+        """Return the threshold of multi-label predictions."""
+        return {"threshold": self.threshold} if self.kind == "multi" else {}
+
+    def from_state(self, state: Mapping[str, Any]) -> None:
+        """Take the threshold back."""
+        self.threshold = float(state.get("threshold", self.threshold))
+
+    # Scores --------------------------------------------------------------------------------------------------
+
+    def score(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, resamples: int = 0
+    ) -> dict[str, Any]:
+        """Return the task's metrics; see :meth:`Adapter.score`."""
+        from bertkit.metrics import classification, interval
+
+        names = list(self.task.metrics)
+        predicted, reference = self._as_arrays(predictions, examples)
+        about = {"num_labels": len(self.labels), "kind": self.kind}
+        scores: dict[str, Any] = classification.compute(names, predicted, reference, **about)
+        if not resamples:
+            return scores
+        bounds = interval.intervals(names, predicted, reference, resamples=resamples, **about)
+        return {k: v for name in names for k, v in ((name, scores[name]), (f"{name}_interval", bounds[name]))}
+
+    def _as_arrays(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return predictions and references as ids ``(n,)``, 0/1 ``(n, K)`` or numbers ``(n,)``."""
+        import numpy as np
+
+        reference = np.array([self.target(self.value(example, "label")) for example in examples])
+        if self.kind == "regression":
+            return np.array([p["value"] for p in predictions]), reference
+        if self.kind == "multi":
+            return np.array([self.target(p["labels"]) for p in predictions]).astype(int), reference.astype(int)
+        return np.array([self.ids[p["label"]] for p in predictions]), reference
+
+    def better(self, new: float, old: float | None) -> bool:
+        """Say whether ``new`` beats ``old`` in the first metric; see :func:`bertkit.metrics.names.better`."""
+        return metric_names.better(self.task.metrics[0], new, old)
+
+    def constant(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
+        """Return the one label that all of at least two single-label predictions give, against the references."""
+        if self.kind != "single" or len(predictions) < 2:
+            return None
+        given = {prediction["label"] for prediction in predictions}
+        wanted = {self.label_id(self.value(example, "label")) for example in examples}
+        return given.pop() if len(given) == 1 and len(wanted) > 1 else None
+
+
+def label_name(value: Any) -> str:
+    """Return a label cell as a name: ``3`` and ``3.0`` are ``"3"``, ``True`` is ``"true"``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def longest_first(lengths: Sequence[int], room: int) -> list[int]:
+    """Return how many tokens of one or two segments fit into ``room``, cutting the longer one first.
+
+    The numbers are those of the tokenizers library's ``longest_first``.
+    """
+    if len(lengths) == 1:
+        return [min(lengths[0], room)]
+    short, long = sorted(lengths)
+    long = min(long, max(short, room - short))
+    if short + long > room:
+        short, long = room // 2, room - room // 2
+    return [short, long] if lengths[0] <= lengths[1] else [long, short]
+
+
+def _kind(task: Task, values: Sequence[Any], guessed: str) -> str:
+    """Declared labels mean classes, whatever numbers stand in the column."""
+    return "single" if task.labels and guessed == "regression" else guessed
+
+
+def _distinct(values: Sequence[Any], kind: str, column: str) -> tuple[str, ...]:
+    items = [item for value in values for item in _items(value)] if kind == "multi" else values
+    names = {label_name(item) for item in items}
+    if len(names) < 2:
+        raise DataError(
+            f"Column '{column}' holds {len(names)} distinct labels ({', '.join(map(repr, sorted(names))) or 'none'}), "
+            "and classification needs two. Is it the right column? --set columns.label=NAME names another."
+        )
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))
+
+
+def _items(value: Any) -> list[Any]:
+    """Return the labels in a multi-label cell: a list, a JSON list in a text, or names between ``|``."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    text = str(value).strip()
+    if text.startswith("["):
+        try:
+            return list(json.loads(text))
+        except ValueError as error:
+            raise DataError(f"labels {shown(text)} are not a JSON list") from error
+    return [item.strip() for item in text.split(MULTI_SEPARATOR) if item.strip()]
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"label {shown(value)} is not a number") from None
+    if number != number or number in (float("inf"), float("-inf")):
+        raise DataError(f"label {shown(value)} is not a finite number")
+    return number
+
+
+def _named(labels: Sequence[str], probabilities: np.ndarray) -> dict[str, float]:
+    return {name: float(p) for name, p in zip(labels, probabilities, strict=True)}
+
+
+def _feature(
+    example: int, encoding: Any, positions: Sequence[int] | None, num_cut: int, target: Any, *, with_types: bool
+) -> Feature:
+    ids, types = encoding.ids, encoding.type_ids
+    if positions is not None:
+        ids, types = [ids[p] for p in positions], [types[p] for p in positions]
+    return Feature(
+        example=example, input_ids=ids, token_type_ids=types if with_types else None, target=target, num_cut=num_cut
+    )
+
+
+def _segments(encoding: Any) -> list[list[int]]:
+    """Return the positions of the text and, if there is one, of its pair, special tokens left out."""
+    places: dict[int, list[int]] = {0: []}
+    for position, segment in enumerate(encoding.sequence_ids):
+        if segment is not None:
+            places.setdefault(segment, []).append(position)
+    return [places[key] for key in sorted(places)]
+
+
+def _positions(encoding: Any, kept: set[int]) -> list[int]:
+    return [p for p, segment in enumerate(encoding.sequence_ids) if segment is None or p in kept]
+
+
+def _head(segment: Sequence[int], size: int) -> Sequence[int]:
+    return segment[:size]
+
+
+def _head_tail(segment: Sequence[int], size: int) -> Sequence[int]:
+    """Keep a quarter of the room from the start and the rest from the end (arXiv:1905.05583, 5.3.1)."""
+    if len(segment) <= size:
+        return segment
+    head = size // 4
+    return [*segment[:head], *segment[len(segment) - (size - head) :]]
+
+
+def _slide(encoding: Any, segments: Sequence[Sequence[int]], room: int) -> Iterator[tuple[Sequence[int], int]]:
+    """Yield windows over the longer segment that overlap by a quarter; the other is kept, up to half of the room."""
+    longer = max(range(len(segments)), key=lambda index: len(segments[index]))
+    fixed = [p for index, segment in enumerate(segments) if index != longer for p in segment[: room // 2]]
+    num_cut = sum(len(s) for i, s in enumerate(segments) if i != longer) - len(fixed)
+    width = room - len(fixed)
+    step = max(1, width - width // 4)
+    for start in range(0, len(segments[longer]), step):
+        yield _positions(encoding, {*fixed, *segments[longer][start : start + width]}), num_cut
+        if start + width >= len(segments[longer]):
+            return

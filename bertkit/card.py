@@ -1,0 +1,108 @@
+"""The model card that a run writes: what was trained on what, how well it does, how to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *, best_step: int) -> str:
+    """Return the card as Markdown with the Hub's metadata block.
+
+    Args:
+        record: what ``run.json`` holds.
+        scores: split -> metric -> value, ``<metric>_interval`` beside.
+        best_step: the step whose weights are in ``model/``.
+    """
+    task = record["resolved_task"]
+    parts = [
+        _metadata(record),
+        f"# {_text(record['task'])}: {_text(record['encoder'])}\n",
+        _text(task.get("summary", "")),
+        f"Fine-tuned with bertkit {record['versions']['bertkit']} from `{_text(record['encoder'])}`"
+        f"{_revision(record['encoder_revision'])} on `{_text(record['task'])}`{_revision(record['dataset_revision'])}.",
+        f"## Scores\n\n{_score_table(scores, record)}\n\n95 % bootstrap intervals in brackets. "
+        f"The weights are those of step {best_step}, the best by `{task['metrics'][0]}` on validation, "
+        "so the validation score is a little flattered by the choice.",
+        f"## Use\n\n{_usage(task)}",
+        f"## Training\n\n{_training(record)}",
+        f"## Limits\n\n{_limits(record)}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _metadata(record: Mapping[str, Any]) -> str:
+    task = record["resolved_task"]
+    lines = ["---", "library_name: transformers", f"base_model: {json.dumps(record['encoder'])}"]
+    pipeline = {"sequence-classification": "text-classification"}.get(task["type"])
+    lines += [f"pipeline_tag: {pipeline}"] if pipeline else []
+    lines += ["tags: [bertkit]"]
+    if task["data"].get("hub"):
+        lines += [f"datasets: [{json.dumps(task['data']['hub'])}]"]
+    return "\n".join([*lines, "---"])
+
+
+def _score_table(scores: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> str:
+    rows = ["| split | rows | metric | score |", "| --- | --- | --- | --- |"]
+    for split, values in scores.items():
+        for name, value in values.items():
+            if name.endswith("_interval"):
+                continue
+            low_high = values.get(f"{name}_interval")
+            between = f" [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""
+            rows.append(f"| {split} | {record['num_examples'][split]} | {name} | {value:.4f}{between} |")
+    return "\n".join(rows)
+
+
+def _usage(task: Mapping[str, Any]) -> str:
+    plain = {
+        "sequence-classification": (
+            "from transformers import pipeline\n\n"
+            'classify = pipeline("text-classification", model="model")\n'
+            'print(classify("..."))'
+        )
+    }.get(task["type"], 'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("model")')
+    return f"```\nbertkit predict file.jsonl --run .\n```\n\n```python\n{plain}\n```"
+
+
+def _training(record: Mapping[str, Any]) -> str:
+    train = record["config"]["train"]
+    rows = ["| setting | value |", "| --- | --- |"]
+    rows += [f"| {name} | {_text(str(value))} |" for name, value in train.items()]
+    rows += [
+        f"| seed | {record['seed']} |",
+        f"| training examples | {record['num_examples']['train']} |",
+        f"| device, precision | {record['device']['name']}, {record['device']['precision']} |",
+    ]
+    labels = record["label_map"]
+    shown = ", ".join(f"`{key}` {_text(name)}" for key, name in list(labels.items())[:50])
+    return "\n".join(rows) + (f"\n\nLabels: {shown}." if labels else "")
+
+
+def _limits(record: Mapping[str, Any]) -> str:
+    task, train = record["resolved_task"], record["config"]["train"]
+    cut = record["truncation"].get("train", {}).get("share_of_examples", 0)
+    sentences = [
+        f"Reads at most {train['max_length']} tokens (on_long = `{train['on_long']}`); "
+        f"{cut:.1%} of the training examples were longer.",
+    ]
+    if record["held_out_rows"]:
+        sentences.append(
+            f"Validation is {len(record['held_out_rows'])} rows held out from train, not an official split."
+        )
+    if task.get("source"):
+        sentences.append(f"The data is described at {_text(task['source'])}.")
+    if task.get("license"):
+        sentences.append(f"Its licence: {_text(task['license'])}.")
+    return " ".join(sentences)
+
+
+def _revision(revision: str) -> str:
+    return f" (revision `{_text(revision)}`)" if revision else ""
+
+
+def _text(value: str) -> str:
+    """Return text from data or configuration as one safe line of Markdown."""
+    visible = "".join(c for c in " ".join(value.split()) if c.isprintable())
+    return visible.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

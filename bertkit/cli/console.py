@@ -1,0 +1,218 @@
+"""The only owner of stdout and stderr: results to stdout, progress and messages to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bertkit.errors import BertkitError, one_line
+from bertkit.events import Event, Note, Phase, Progress, Scores, Start, Step, Stop
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+LOUD = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+}
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries below from writing on the terminal themselves; what the user has set stays."""
+    for name, value in LOUD.items():
+        os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def error(fault: BertkitError) -> None:
+    """Write a fault as one line on stderr."""
+    say(f"error: {fault}")
+
+
+def say(message: str) -> None:
+    """Write a message on stderr."""
+    sys.stderr.write(f"{one_line(message)}\n")
+    sys.stderr.flush()
+
+
+def emit(text: str) -> None:
+    """Write a line on stdout."""
+    try:
+        sys.stdout.write(f"{text}\n")
+    except UnicodeEncodeError:
+        sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "backslashreplace"))
+
+
+def emit_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write one JSON object on stdout."""
+    emit(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def drop_stdout() -> None:
+    """Let the interpreter end quietly though nobody reads stdout any more (``| head``)."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table on stdout: ruled on a terminal, plain columns elsewhere."""
+    texts = [[one_line(str(cell)) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        _plain_table(title, columns, texts)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    ruled = Table(title=title or None, title_justify="left", header_style="bold")
+    for name in columns:
+        ruled.add_column(name, overflow="fold")
+    for row in texts:
+        ruled.add_row(*map(Text, row))
+    Console().print(ruled)
+
+
+def _plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if title:
+        emit(title)
+    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(columns)]
+    for row in [columns, *rows]:
+        emit("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def score_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write scores with their intervals."""
+    rows = []
+    for split, scores in splits.items():
+        for name, value in scores.items():
+            if name.endswith("_interval"):
+                continue
+            interval = scores.get(f"{name}_interval")
+            between = f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""
+            rows.append((split, name, f"{value:.4f}", between))
+    table(title, ("split", "metric", "score", "95 % interval"), rows)
+
+
+def next_command(command: str) -> None:
+    """Say what to type next."""
+    say(f"next: {command}")
+
+
+class Console:
+    """Shows events as they come: a live bar on a terminal, one line for each thing that matters elsewhere."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+        self.bar: Bar | None = None
+        self.training: TaskID | None = None
+        self.other: TaskID | None = None
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Note():
+                self._line(f"{'warning: ' if event.level == 'warning' else ''}{event.message}")
+            case Phase():
+                self._phase(event)
+            case Start():
+                self._start(event)
+            case Step():
+                self._step(event)
+            case Scores():
+                self._scores(event)
+            case Progress():
+                self._progress(event)
+            case Stop():
+                self._stop(event)
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = self.training = self.other = None
+
+    def _line(self, text: str) -> None:
+        if self.bar is not None:
+            from rich.text import Text
+
+            self.bar.console.print(Text(one_line(text)))
+        else:
+            say(text)
+
+    def _phase(self, event: Phase) -> None:
+        if "transformers" in sys.modules or event.name.startswith("loading"):
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
+        if self.live:
+            self._line(f"{event.name} ...")
+
+    def _start(self, event: Start) -> None:
+        begun = f", from step {event.step}" if event.step else ""
+        self._line(
+            f"training on {event.num_examples} examples, {event.num_steps} steps{begun}, "
+            f"{event.num_parameters / 1e6:.1f} M parameters, {event.device}, {event.precision}"
+        )
+        if self.live:
+            self.bar = _bar()
+            self.bar.start()
+            self.training = self.bar.add_task("training", total=event.num_steps, completed=event.step, detail="")
+
+    def _step(self, event: Step) -> None:
+        if self.bar is not None and self.training is not None:
+            detail = f"loss {event.loss:.4f}  lr {event.learning_rate:.2e}  {event.tokens_per_second:,.0f} tokens/s"
+            self.bar.update(self.training, completed=event.step, detail=detail)
+
+    def _scores(self, event: Scores) -> None:
+        self._end_other()
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in event.scores.items())
+        self._line(f"step {event.step}: {event.split} {shown}{' (best so far)' if event.best else ''}")
+
+    def _progress(self, event: Progress) -> None:
+        if not self.live:
+            return
+        if self.bar is None:
+            self.bar = _bar()
+            self.bar.start()
+        if self.other is None:
+            self.other = self.bar.add_task(event.name, total=event.total, detail="")
+        self.bar.update(self.other, description=event.name, completed=event.done, total=event.total)
+        if event.total is not None and event.done >= event.total:
+            self._end_other()
+
+    def _end_other(self) -> None:
+        if self.bar is not None and self.other is not None:
+            self.bar.remove_task(self.other)
+            self.other = None
+
+    def _stop(self, event: Stop) -> None:
+        self.close()
+        if event.best_step is None or event.best_score is None or event.last_score is None:
+            self._line(f"{event.reason} at step {event.step}")
+            return
+        self._line(
+            f"{event.reason} at step {event.step}: best {event.best_score:.4f} at step {event.best_step}, "
+            f"last {event.last_score:.4f}"
+        )
+
+
+def _bar() -> Bar:
+    from rich import progress
+    from rich.console import Console as RichConsole
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=24),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[detail]}"),
+        progress.TimeRemainingColumn(compact=True),
+        console=RichConsole(stderr=True),
+        transient=True,
+        refresh_per_second=4,
+    )

@@ -1,0 +1,65 @@
+"""``bertkit predict``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bertkit.cli import console, options
+
+
+def command(
+    source: Annotated[
+        str | None, typer.Argument(metavar="INPUT", help="JSONL, CSV, TSV or Parquet; - is standard input (JSONL).")
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN|MODEL", help="The model.  [default: newest run]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write here instead of stdout.")] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="TEXT", help="Predict one text, without a file.")
+    ] = None,
+    task: Annotated[
+        str, typer.Option("--task", metavar="TASK", help="For a model bertkit did not save: its task.")
+    ] = "",
+    labels: options.Labels = "",
+    set_: options.Set = None,
+    json: options.Json = False,
+    offline: options.Offline = False,
+    runs: options.Runs = options.RUNS,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    threads: options.Threads = 0,
+) -> None:
+    """Write each row of INPUT as a line of JSON, with a prediction added; the newest finished run by default."""
+    if (source is None) == (text is None):
+        raise typer.BadParameter("give an INPUT file (- for standard input) or --text TEXT, one of the two.")
+    from bertkit.workflows.predict import predict_file
+
+    shown = console.Console()
+    number = 0
+    try:
+        lines = predict_file(
+            Path(source) if source not in (None, "-") else None,
+            out=out,
+            stdin=sys.stdin.buffer,
+            text=text,
+            run=run,
+            task=task or None,
+            labels=options.names(labels),
+            runs=runs,
+            settings=options.settings(set_),
+            device=device,
+            precision=precision,
+            threads=threads,
+            offline=offline,
+            listen=shown.show,
+        )
+        for line in lines:
+            console.emit(line)
+            number += 1
+    finally:
+        shown.close()
+    if out is not None:
+        console.say(f"{out} is written")

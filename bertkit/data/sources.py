@@ -1,0 +1,113 @@
+"""One entry for all sources: which of the readers a task, ``--data`` or a Python object asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bertkit.data import Dataset, Split
+from bertkit.errors import DataError, TaskError, did_you_mean
+from bertkit.task import Task
+
+Rows = Any
+"""A ``datasets.Dataset``, a pandas ``DataFrame`` or a list of dicts."""
+Data = str | Path | Mapping[str, Rows] | Rows
+"""What ``data=`` takes: a folder, a file, rows, or rows by split."""
+
+
+def load(
+    task: Task, *, data: Data | None = None, offline: bool = False, splits: Collection[str] | None = None
+) -> Dataset:
+    """Read the examples of a task.
+
+    Args:
+        task: says where they are, unless ``data`` does.
+        data: a folder in the classic GLUE layout or one that holds the task's files; a single file, which then is
+            the one split there is, under its own name; or Python rows.
+        offline: do not ask the Hub.
+        splits: names of the splits to read, where not all are needed.
+
+    Raises:
+        DataError: for whatever cannot be read, with file and line.
+    """
+    if data is not None and not isinstance(data, str | Path):
+        return _from_rows(data)
+    if data is not None:
+        return _from_path(task, Path(data).expanduser(), splits)
+    if task.data.files:
+        return _from_files(task, task.folder, splits)
+    if task.data.hub:
+        from bertkit.data import hub
+
+        return hub.load_dataset(task, offline=offline, splits=splits)
+    raise TaskError(f"The task '{task.name}' names no data of its own: give it some with --data.")
+
+
+def is_single_file(data: Data | None) -> bool:
+    """Say whether ``data`` is one file, which then is one split of its own name."""
+    return isinstance(data, str | Path) and Path(data).expanduser().is_file()
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return a SHA-256 over all examples, split by split, that changes when any of them does."""
+    total = hashlib.sha256()
+    for name in sorted(dataset.splits):
+        total.update(name.encode())
+        for example in dataset.splits[name].examples:
+            total.update(json.dumps(example, sort_keys=True, default=str).encode())
+    return total.hexdigest()
+
+
+def _from_rows(data: Any) -> Dataset:
+    from bertkit.data import files
+
+    by_split = data if isinstance(data, Mapping) else {"train": data}
+    return Dataset(splits={str(name): files.from_python(rows, name=str(name)) for name, rows in by_split.items()})
+
+
+def _from_path(task: Task, path: Path, splits: Collection[str] | None) -> Dataset:
+    from bertkit.data import files, glue
+
+    if path.is_file():
+        name = path.name.split(".")[0]
+        return Dataset(splits={name: replace(files.read(path, format=task.data.format), name=name)})
+    if not path.is_dir():
+        raise DataError(f"--data {path}: there is no such file or folder.")
+    if task.data.files:
+        return _from_files(task, path, splits)
+    if not task.data.folder:
+        raise DataError(
+            f"The task '{task.name}' has no folder layout, so --data takes a file here, and {path} is a folder."
+        )
+    found = glue.read_folder(task, path)
+    return Dataset(splits=_chosen(found, splits))
+
+
+def _from_files(task: Task, folder: Path, splits: Collection[str] | None) -> Dataset:
+    from bertkit.data import files
+
+    chosen = _chosen(task.data.files, splits)
+    return Dataset(
+        splits={name: files.read(folder / file, format=task.data.format, name=name) for name, file in chosen.items()}
+    )
+
+
+def _chosen(found: Mapping[str, Any], splits: Iterable[str] | None) -> dict[str, Any]:
+    if splits is None:
+        return dict(found)
+    unknown = [name for name in splits if name not in found]
+    if unknown:
+        raise DataError(
+            f"There is no split '{unknown[0]}'.{did_you_mean(unknown[0], found)} There are {', '.join(found)}."
+        )
+    return {name: found[name] for name in splits}
+
+
+def only(dataset: Dataset) -> Split:
+    """Return the single split of a dataset."""
+    (split,) = dataset.splits.values()
+    return split

@@ -1,0 +1,116 @@
+"""Where to compute and how precisely; the one place that makes an Accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bertkit.config import DeviceConfig
+from bertkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A device and the precision of its matrix products."""
+
+    name: str
+    """``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    precision: str
+    """``float32``, ``bf16`` (autocast) or ``fp16`` (autocast with loss scaling)."""
+    reason: str
+    """Why this precision, for ``doctor`` and ``run.json``."""
+    threads: int
+    """CPU threads that torch uses."""
+
+
+def choose(config: DeviceConfig) -> Device:
+    """Resolve ``auto`` on this machine, and set torch's thread count where ``config`` gives one.
+
+    Raises:
+        ConfigError: if the device is not there, or does not do the precision.
+    """
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    name = _available(config.device)
+    best, reason = _best_precision(name)
+    if config.precision not in {"auto", best, "float32"} and (
+        config.precision == "fp16" and not name.startswith("cuda")
+    ):
+        raise ConfigError(f"--precision fp16 needs a CUDA GPU, and the device is {name}. Use --precision {best}.")
+    if config.precision != "auto":
+        best, reason = config.precision, "asked for"
+    return Device(name=name, precision=best, reason=reason, threads=torch.get_num_threads())
+
+
+def accelerator(device: Device) -> Accelerator:
+    """Make the Accelerator for ``device``.
+
+    Accelerate keeps its settings in a process-wide state, which is renewed here so that several runs with
+    different devices or precisions can follow each other in one process.
+
+    Raises:
+        ConfigError: if a launcher started several processes, which this version does not train with.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if device.name.startswith("cuda:"):
+        import torch
+
+        torch.cuda.set_device(device.name)
+    made = Accelerator(
+        cpu=device.name == "cpu",
+        mixed_precision={"float32": "no", "bf16": "bf16", "fp16": "fp16"}[device.precision],
+    )
+    if PartialState().num_processes > 1:
+        raise ConfigError(
+            f"bertkit was started in {PartialState().num_processes} processes, and this version runs in one. "
+            "Start it without a launcher."
+        )
+    return made
+
+
+def _available(name: str) -> str:
+    import torch
+
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(kind for kind, present in found.items() if present)
+    kind, _, index = name.partition(":")
+    if not found[kind]:
+        raise ConfigError(f"--device {name}: torch finds no such device here. 'bertkit doctor' shows what there is.")
+    if index and int(index) >= torch.cuda.device_count():
+        raise ConfigError(f"--device {name}: there are {torch.cuda.device_count()} GPUs, counted from cuda:0.")
+    return name
+
+
+def _best_precision(name: str) -> tuple[str, str]:
+    """Return the precision for ``auto``, and why."""
+    import torch
+
+    if name.startswith("cuda"):
+        major, minor = torch.cuda.get_device_capability(name)
+        if major >= 8:
+            return "bf16", f"CUDA capability {major}.{minor} has bf16 tensor cores"
+        return "fp16", f"CUDA capability {major}.{minor} has no bf16 tensor cores"
+    if name == "mps":
+        return "float32", "MPS is kept at float32"
+    has = _cpu_features()
+    for feature in ("amx_bf16", "avx512_bf16"):
+        if has.get(feature):
+            return "bf16", f"the CPU has {feature}"
+    return "float32", "the CPU has neither amx_bf16 nor avx512_bf16"
+
+
+def _cpu_features() -> dict[str, Any]:
+    import torch
+
+    ask: Callable[[], dict[str, Any]] | None = getattr(torch.cpu, "get_capabilities", None)
+    return ask() if ask else {}

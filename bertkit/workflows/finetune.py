@@ -1,0 +1,622 @@
+"""``bertkit finetune``: from a task and an encoder to a run folder with a model in it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertkit import card, config, device, encoder, infer, loop
+from bertkit.adapters.base import Adapter, Feature, Prediction
+from bertkit.config import DeviceConfig
+from bertkit.data import Split, sources
+from bertkit.data.batches import TrainingBatches
+from bertkit.data.sources import Data
+from bertkit.encoder import Encoder, Source
+from bertkit.errors import BertkitError, ConfigError, RunError
+from bertkit.events import Checkpoint, Listener, Note, Phase, Progress, Scores, Start, Step, Stop, ignore
+from bertkit.run import MODEL_FACTS, Run, now
+from bertkit.run import find as find_run
+from bertkit.task import DEFAULT_ENCODER, Task, from_table
+from bertkit.workflows.preparation import (
+    Prepared,
+    Settings,
+    describe_truncation,
+    prepare,
+    task_of,
+    truncation,
+)
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PACKAGES = (
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+COMPARED = 64
+"""Validation examples on which the saved model is compared with the trained one."""
+TOLERANCE = {"float32": 1e-5, "bf16": 3e-2, "fp16": 1e-2}
+"""Largest difference of a probability between the model in memory and the one on the disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuned:
+    """What a training came to."""
+
+    run: Path
+    """The run folder."""
+    task: str
+    encoder: str
+    status: str
+    """``finished`` or ``interrupted``."""
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """split -> metric -> value, intervals beside."""
+    best_step: int | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    """Wall-clock time of the whole command."""
+    examples_per_second: float = 0.0
+    """Training examples over the time of the optimizer steps."""
+    tokens_per_second: float = 0.0
+    """Real tokens, padding not counted, over the time of the optimizer steps."""
+    already: bool = False
+    """The run was finished before, and nothing was done."""
+
+    @property
+    def path(self) -> Path:
+        """Return the run folder."""
+        return self.run
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        keys = (
+            "task",
+            "encoder",
+            "scores",
+            "best_step",
+            "steps",
+            "seconds",
+            "examples_per_second",
+            "tokens_per_second",
+        )
+        return {"run": str(self.run), **{key: getattr(self, key) for key in keys}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asked for, fully resolved; stored in ``run.json``, so that ``--resume`` needs nothing else."""
+
+    task: Task
+    encoder: str
+    revision: str
+    data: Data | None
+    seed: int
+    limit: int
+    device: DeviceConfig
+    offline: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able values; Python rows are named, not stored."""
+        data = self.data
+        if isinstance(data, str | Path):
+            data = str(Path(data).expanduser().resolve())
+        return {
+            "task": self.task.name,
+            "task_table": self.task.to_table(),
+            "encoder": self.encoder,
+            "revision": self.revision,
+            "data": data if data is None or isinstance(data, str) else "python rows",
+            "seed": self.seed,
+            "limit": self.limit,
+            "device": config.describe(self.device),
+        }
+
+    @classmethod
+    def of_run(cls, run: Run, *, data: Data | None = None, offline: bool = False) -> Request:
+        """Return the request that a run was made from.
+
+        Raises:
+            RunError: if it was made from Python rows and ``data`` does not give them again.
+        """
+        stored = run.record["request"]
+        if stored["data"] == "python rows" and data is None:
+            raise RunError(f"{run.folder} was trained on rows given in Python; give them again with data=.")
+        return cls(
+            task=from_table(stored["task_table"], name=stored["task"], where=f"{run.folder}/run.json"),
+            encoder=stored["encoder"],
+            revision=stored["revision"],
+            data=stored["data"] if data is None else data,
+            seed=stored["seed"],
+            limit=stored["limit"],
+            device=DeviceConfig(**stored["device"]),
+            offline=offline,
+        )
+
+
+def finetune(
+    task: str | Path | Task | Any = None,
+    *,
+    encoder: str | Path = "",
+    revision: str = "",
+    data: Data | None = None,
+    out: str | Path | None = None,
+    runs: str | Path = "runs",
+    seed: int | None = None,
+    limit: int = 0,
+    resume: str | Path | None = None,
+    settings: Settings | None = None,
+    device: str = "auto",
+    precision: config.Precision = "auto",
+    threads: int = 0,
+    offline: bool = False,
+    listen: Listener = ignore,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Finetuned:
+    """Fine-tune an encoder on a task and keep everything in a run folder.
+
+    Args:
+        task: a task's name, a task file, a data file, a :class:`Task`, or the training rows themselves (a
+            ``datasets.Dataset``, a list of dicts, a pandas ``DataFrame``). Left out with ``resume``.
+        encoder: a Hub name, a folder or an installed encoder; else the task's, else bert-base-uncased.
+        revision: branch, tag or commit of a Hub encoder.
+        data: a folder in the GLUE layout, a file, rows, or rows by split, in place of the task's own source.
+        out: the run folder; else a new one below ``runs``.
+        runs: where run folders are made.
+        seed: of the head's weights, dropout and data order; 42 where not given.
+        limit: train on so many examples, after a seeded shuffle; 0 is all.
+        resume: a run to go on with, from its newest whole checkpoint.
+        settings: what ``--set`` gives: ``{"train.epochs": 2}``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
+        threads: CPU threads; 0 leaves torch's choice.
+        offline: ask no network.
+        listen: is given every event.
+        should_stop: asked after each step; where true, the state is saved and training ends.
+
+    Returns:
+        Scores and figures; ``status`` says whether training finished.
+
+    Raises:
+        BertkitError: one of its kinds, for whatever is wrong; before the first step it leaves no folder behind.
+    """
+    began = time.perf_counter()
+    where = DeviceConfig(device=device, precision=precision, threads=threads)
+    if resume is not None:
+        run = find_run(resume, Path(runs))
+        _refuse_with_resume(run, task=task, encoder=encoder, seed=seed, settings=settings)
+        request = Request.of_run(run, data=data, offline=offline)
+    else:
+        if task is None:
+            raise ConfigError("finetune needs a task: a name ('bertkit tasks' lists them), a task file or a data file.")
+        found, rows = task_of(task, settings)
+        chosen = _encoder_name(str(encoder), found, listen)
+        request = Request(
+            task=found,
+            encoder=chosen,
+            revision=revision,
+            data=rows if data is None else data,
+            seed=42 if seed is None else seed,
+            limit=limit,
+            device=where,
+            offline=offline,
+        )
+        run = _existing(Path(out)) if out else None
+    if run is not None and run.status == "finished":
+        return _already(run, request, listen)
+    return _Training(request, listen, should_stop, began).run(run, Path(runs), Path(out) if out else None)
+
+
+class _Training:
+    """One training, from reading the data to the card; holds what its stages share."""
+
+    def __init__(self, request: Request, listen: Listener, should_stop: Callable[[], bool], began: float) -> None:
+        self.request = request
+        self.tell = listen
+        self.should_stop = should_stop
+        self.began = began
+        self.seconds = 0.0
+        self.examples = 0
+        self.tokens = 0
+        self.steps = 0
+
+    def run(self, existing: Run | None, runs: Path, out: Path | None) -> Finetuned:
+        """Do it all, in a new run folder or in the unfinished one that ``existing`` is."""
+        prepared, source = self._prepare()
+        record = self._record(prepared, source)
+        start = self._start_of(existing, record) if existing else None
+        short = f"{prepared.task.name.replace('/', '-')}-{source.short_name}"
+        run = existing or Run.create(runs, name=short, out=out, record=record)
+        try:
+            return self._train(run, prepared, source, start)
+        except BaseException as error:
+            if not run.checkpoints() and not self.steps:
+                run.remove()
+            elif isinstance(error, BertkitError):
+                run.update(status="failed", error=str(error))
+            raise
+
+    def _prepare(self) -> tuple[Prepared, Source]:
+        """Find data and encoder and check them, before anything heavy is imported; both faults in one message."""
+        faults: list[BertkitError] = []
+        source: Source | None = None
+        prepared: Prepared | None = None
+        request = self.request
+        try:
+            source = encoder.find(request.encoder, revision=request.revision, offline=request.offline)
+        except BertkitError as error:
+            faults.append(error)
+        try:
+            prepared = prepare(
+                request.task,
+                data=request.data,
+                offline=request.offline,
+                limit=request.limit,
+                seed=request.seed,
+                listen=self.tell,
+            )
+        except BertkitError as error:
+            faults.append(error)
+        if faults:
+            raise type(faults[0])(" Also: ".join(str(fault) for fault in faults)) from faults[0]
+        assert source is not None
+        assert prepared is not None
+        return prepared, source
+
+    def _record(self, prepared: Prepared, source: Source) -> dict[str, Any]:
+        """Return what ``run.json`` knows before training."""
+        return {
+            "task": prepared.task.name,
+            "encoder": source.name,
+            "seed": self.request.seed,
+            "request": self.request.to_json(),
+            "resolved_task": prepared.task.to_table(),
+            "config": {
+                "train": config.describe(prepared.train),
+                "eval": config.describe(prepared.eval),
+                "predict": config.describe(prepared.predict),
+            },
+            "encoder_revision": source.revision,
+            "dataset_revision": prepared.dataset.revision,
+            "data_hash": sources.fingerprint(prepared.dataset),
+            "label_map": dict(enumerate(prepared.adapter.labels)),
+            "num_examples": {name: len(split.examples) for name, split in prepared.dataset.splits.items()},
+            "held_out_rows": list(prepared.held_out),
+            "versions": {"bertkit": metadata.version("bertkit"), "python": platform.python_version()}
+            | {name: metadata.version(name) for name in PACKAGES},
+        }
+
+    def _start_of(self, run: Run, record: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the state to go on from; refuse where the run was made from anything else."""
+        same = ("request", "config", "encoder_revision", "data_hash", "held_out_rows")
+        # JSON has no tuples and no integer keys, so both sides are compared as JSON has them.
+        difference = config.first_difference(
+            {key: _as_json(record[key]) for key in same}, {key: run.record.get(key) for key in same}
+        )
+        if difference:
+            raise RunError(
+                f"{run.folder} was made from something else: {difference.removeprefix('request.')}. "
+                "Name another --out, or start a new run."
+            )
+        start, faults = run.newest_checkpoint()
+        for fault in faults:
+            self.tell(Note(message=f"{fault} The one before it is used.", level="warning"))
+        return start
+
+    def _train(self, run: Run, prepared: Prepared, source: Source, start: dict[str, Any] | None) -> Finetuned:
+        request, adapter = self.request, prepared.adapter
+        self.tell(Phase(name="loading the encoder"))
+        place = device.choose(request.device)
+        accelerator = device.accelerator(place)
+        loaded = encoder.load(
+            source,
+            auto_class=adapter.auto_class,
+            labels=adapter.labels,
+            problem_type=adapter.problem_type,
+            seed=request.seed,
+        )
+        _check_length(prepared, loaded)
+        adapter.bind(loaded.tokenizer)
+        features = self._encode(prepared, loaded)
+        run.update(
+            status="running",
+            device={"name": place.name, "precision": place.precision, "reason": place.reason, "threads": place.threads},
+            new_weights=list(loaded.new_weights),
+            truncation={name: truncation(rows) for name, rows in features.items()},
+        )
+        if start is not None:
+            run.cut_events(start["progress"]["step"])
+        stop = self._steps(run, prepared, loaded, features, accelerator, start)
+        if stop.reason == "interrupted":
+            run.update(status="interrupted")
+            return self._result(run, prepared, "interrupted", stop)
+        return self._finish(run, prepared, loaded, features, accelerator, stop, place.precision)
+
+    def _encode(self, prepared: Prepared, loaded: Encoder) -> dict[str, list[Feature]]:
+        self.tell(Phase(name="encoding"))
+        train = prepared.train
+        features = {}
+        for name in ("train", *prepared.scored):
+            features[name] = prepared.adapter.encode(prepared.dataset.splits[name].examples, loaded.tokenizer)
+            said = describe_truncation(name, truncation(features[name]), train.max_length, train.on_long)
+            if said:
+                self.tell(Note(message=said, level="warning"))
+        return features
+
+    def _steps(
+        self,
+        run: Run,
+        prepared: Prepared,
+        loaded: Encoder,
+        features: dict[str, list[Feature]],
+        accelerator: Accelerator,
+        start: dict[str, Any] | None,
+    ) -> Stop:
+        """Run the loop; store and show what it yields."""
+        adapter, train = prepared.adapter, features["train"]
+        adapter.prepare(train)
+        loaded.model.to(accelerator.device)
+        batches = TrainingBatches(
+            [feature.example for feature in train],
+            [len(feature) for feature in train],
+            batch_size=prepared.train.batch_size,
+            micro_batch_tokens=prepared.train.micro_batch_tokens,
+            seed=self.request.seed,
+            group_by_length=prepared.train.group_by_length,
+        )
+
+        def evaluate() -> loop.Evaluation:
+            predictions = self._predict(prepared, loaded, "validation", features, accelerator)
+            examples = prepared.dataset.splits["validation"].examples
+            return loop.Evaluation(
+                scores=adapter.score(predictions, examples), constant=adapter.constant(predictions, examples)
+            )
+
+        events = loop.training(
+            loaded.model,
+            batches,
+            lambda model, batch: adapter.loss(model(**adapter.inputs(batch)), batch),
+            collate=lambda rows: adapter.collate([train[row] for row in rows]),
+            config=prepared.train,
+            accelerator=accelerator,
+            metric=prepared.task.metrics[0],
+            better=adapter.better,
+            evaluate=evaluate,
+            should_stop=self.should_stop,
+            start=start,
+        )
+        for event in events:
+            self._take(run, event)
+            if isinstance(event, Stop):
+                return event
+        raise AssertionError("the loop ends with a Stop")
+
+    def _take(self, run: Run, event: Step | Scores | Checkpoint | Start | Stop | Any) -> None:
+        if isinstance(event, Step):
+            self.steps = event.step
+            self.seconds += event.seconds
+            self.examples += event.num_examples
+            self.tokens += event.num_tokens
+        if isinstance(event, Checkpoint):
+            run.save_checkpoint(event)
+        run.append(event)
+        self.tell(event)
+        if isinstance(event, Scores) and event.constant is not None:
+            self.tell(Note(message=_advice(event.constant), level="warning"))
+
+    def _predict(
+        self,
+        prepared: Prepared,
+        loaded: Encoder,
+        name: str,
+        features: dict[str, list[Feature]],
+        accelerator: Accelerator,
+    ) -> list[Prediction]:
+        total, done = len(features[name]), 0
+
+        def advance(number: int) -> None:
+            nonlocal done
+            done += number
+            self.tell(Progress(name=f"evaluating {name}", done=done, total=total))
+
+        return infer.predict(
+            prepared.adapter,
+            loaded.model,
+            loaded.tokenizer,
+            prepared.dataset.splits[name].examples,
+            features=features[name],
+            accelerator=accelerator,
+            batch_tokens=prepared.eval.batch_tokens,
+            advance=advance,
+        )
+
+    def _finish(
+        self,
+        run: Run,
+        prepared: Prepared,
+        loaded: Encoder,
+        features: dict[str, list[Feature]],
+        accelerator: Accelerator,
+        stop: Stop,
+        precision: str,
+    ) -> Finetuned:
+        """Take the best weights, score every labelled split, save, reopen and compare, write the card."""
+        best = stop.best_step if stop.best_step is not None else stop.step
+        if best != stop.step:
+            loop.load_tensors(loaded.model, run.load_checkpoint(best)["model"])
+        accelerator.free_memory()
+        scores: dict[str, Any] = {}
+        first: list[Prediction] = []
+        for name in prepared.scored:
+            predictions = self._predict(prepared, loaded, name, features, accelerator)
+            first = first or predictions
+            split = prepared.dataset.splits[name]
+            scores[name] = prepared.adapter.score(predictions, split.examples, resamples=prepared.eval.resamples)
+            run.write_lines(f"predictions/{name}.jsonl", _with_predictions(split, predictions, prepared.predict.column))
+        save_model(run, prepared.adapter, loaded, accelerator)
+        self._compare_saved(run, prepared, first, accelerator, precision)
+        run.write_json("scores.json", {"splits": scores, "best_step": best, "last_step": stop.step})
+        run.write_text("README.md", card.render(run.record, scores, best_step=best))
+        run.update(
+            status="finished",
+            finished=now(),
+            seconds=round(time.perf_counter() - self.began, 3),
+            examples_per_second=round(self.examples / self.seconds, 1) if self.seconds else 0.0,
+            tokens_per_second=round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
+        )
+        run.keep_checkpoints(prepared.train.keep_checkpoints)
+        return self._result(run, prepared, "finished", stop, scores=scores)
+
+    def _compare_saved(
+        self, run: Run, prepared: Prepared, predictions: Sequence[Prediction], accelerator: Accelerator, precision: str
+    ) -> None:
+        """Open the saved folder again and compare it with the model in memory.
+
+        Raises:
+            RunError: if the two disagree.
+        """
+        self.tell(Phase(name="checking the saved model"))
+        examples = prepared.dataset.splits["validation"].examples[:COMPARED]
+        source = Source(name=str(run.folder), folder=run.folder / "model")
+        reopened = encoder.load(source, auto_class=prepared.adapter.auto_class)
+        reopened.model.to(accelerator.device)
+        again = infer.predict(
+            prepared.adapter,
+            reopened.model,
+            reopened.tokenizer,
+            examples,
+            accelerator=accelerator,
+            batch_tokens=prepared.eval.batch_tokens,
+        )
+        gap = max((_gap(a, b) for a, b in zip(predictions, again, strict=False)), default=0.0)
+        if gap > TOLERANCE[precision]:
+            raise RunError(
+                f"{run.folder / 'model'} does not predict what was trained: a value differs by {gap:.2g}, more than "
+                f"{TOLERANCE[precision]}. Please report this; the checkpoints in the folder are whole."
+            )
+
+    def _result(
+        self, run: Run, prepared: Prepared, status: str, stop: Stop, *, scores: dict[str, Any] | None = None
+    ) -> Finetuned:
+        return Finetuned(
+            run=run.folder,
+            task=prepared.task.name,
+            encoder=self.request.encoder,
+            status=status,
+            scores=scores or {},
+            best_step=stop.best_step,
+            steps=stop.step,
+            seconds=time.perf_counter() - self.began,
+            examples_per_second=self.examples / self.seconds if self.seconds else 0.0,
+            tokens_per_second=self.tokens / self.seconds if self.seconds else 0.0,
+        )
+
+
+def save_model(run: Run, adapter: Adapter, loaded: Encoder, accelerator: Accelerator) -> None:
+    """Write ``model/``: what transformers opens, and ``bertkit.json`` with what it does not know."""
+    import json
+
+    facts = adapter.facts() | {"encoder": loaded.source.name, "revision": loaded.source.revision}
+    with run.whole_folder("model") as folder:
+        encoder.save(accelerator.unwrap_model(loaded.model, keep_fp32_wrapper=False), loaded.tokenizer, folder)
+        (folder / MODEL_FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _encoder_name(given: str, task: Task, listen: Listener) -> str:
+    """Return the encoder to start from, and say so where the user did not."""
+    if given:
+        return str(Path(given).expanduser().resolve()) if Path(given).expanduser().is_dir() else given
+    name = task.encoder or DEFAULT_ENCODER
+    listen(
+        Note(
+            message=f"encoder {name}, {'as the task says' if task.encoder else 'the default'} (--encoder names another)"
+        )
+    )
+    return name
+
+
+def _existing(out: Path) -> Run | None:
+    return Run.open(out) if (out / "run.json").is_file() else None
+
+
+def _refuse_with_resume(run: Run, **given: Any) -> None:
+    """A resumed run is what it was; say which of the arguments asks for something else."""
+    stored = run.record["request"]
+    if given["settings"]:
+        raise RunError(f"--resume {run.folder} goes on with its own settings. Drop --set, or start a new run.")
+    for name in ("task", "encoder", "seed"):
+        value = given[name]
+        if value not in (None, "") and value != stored[name]:
+            raise RunError(
+                f"{run.folder} was trained with {name} {stored[name]}; --resume got {name} {value}. "
+                f"Drop it, or start a new run."
+            )
+
+
+def _already(run: Run, request: Request, listen: Listener) -> Finetuned:
+    """Give back a finished run, if it was made from the same request."""
+    difference = config.first_difference(_as_json(request.to_json()), run.record["request"])
+    if difference:
+        raise RunError(f"{run.folder} is finished, and {difference}. Name another --out, or start a new run.")
+    listen(Note(message=f"{run.folder} is finished already; nothing to do"))
+    scores = run.scores()
+    record = run.record
+    return Finetuned(
+        run=run.folder,
+        task=record["task"],
+        encoder=record["encoder"],
+        status="finished",
+        scores=scores["splits"],
+        best_step=scores["best_step"],
+        steps=scores["last_step"],
+        seconds=record["seconds"],
+        examples_per_second=record["examples_per_second"],
+        tokens_per_second=record["tokens_per_second"],
+        already=True,
+    )
+
+
+def _check_length(prepared: Prepared, loaded: Encoder) -> None:
+    if prepared.train.max_length > loaded.max_length:
+        raise ConfigError(
+            f"train.max_length is {prepared.train.max_length}, and {loaded.source.name} has positions for "
+            f"{loaded.max_length} tokens. --set train.max_length={loaded.max_length} is its most."
+        )
+
+
+def _with_predictions(split: Split, predictions: Sequence[Prediction], column: str) -> list[dict[str, Any]]:
+    return [example | {column: prediction} for example, prediction in zip(split.examples, predictions, strict=True)]
+
+
+def _gap(one: Any, other: Any) -> float:
+    """Return the largest difference between the numbers of two predictions of the same form."""
+    if isinstance(one, dict):
+        return max((_gap(value, other.get(key)) for key, value in one.items()), default=0.0)
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) / max(1.0, abs(one))
+    return 0.0
+
+
+def _advice(label: str) -> str:
+    return (
+        f"every prediction on validation is '{label}'. Usual causes: a learning rate that is too high "
+        "(--set train.learning_rate=2e-5), too little warm-up (train.warmup_ratio), too few steps, or rare classes "
+        "(train.class_weights=balanced)."
+    )
+
+
+def _as_json(value: Any) -> Any:
+    import json
+
+    return json.loads(json.dumps(value))

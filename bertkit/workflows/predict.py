@@ -1,0 +1,186 @@
+"""``bertkit predict``: rows in, the same rows with predictions out, in constant memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bertkit import config, infer
+from bertkit.adapters.base import Example
+from bertkit.config import DeviceConfig
+from bertkit.data import files
+from bertkit.errors import DataError, RunError, joined
+from bertkit.events import Listener, Note, Phase, Progress, ignore
+from bertkit.run import json_line
+from bertkit.task import Task
+from bertkit.workflows import saved
+from bertkit.workflows.preparation import Settings, task_of
+from bertkit.workflows.saved import Opened, Saved
+
+
+class Predictor:
+    """A loaded model that predicts rows; made by :func:`load`."""
+
+    def __init__(self, model: Saved, opened: Opened) -> None:
+        self.model = model
+        self.opened = opened
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the label names in id order."""
+        return self.model.adapter.labels
+
+    def __call__(self, rows: Iterable[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return a prediction for each text or row.
+
+        Raises:
+            DataError: naming the row and what is wrong with it.
+        """
+        wrapped = ((self._row(row), f"row {index + 1}") for index, row in enumerate(rows))
+        return [prediction for _, prediction in self.stream(wrapped)]
+
+    def stream(self, rows: Iterable[tuple[Example, str]]) -> Iterator[tuple[Example, dict[str, Any]]]:
+        """Yield each row with its prediction, in order, one chunk in memory at a time.
+
+        Args:
+            rows: rows with the place that messages name.
+
+        Raises:
+            DataError: at the first row that cannot be predicted; the rows of chunks before it were yielded.
+        """
+        adapter = self.model.adapter
+        yield from infer.stream(
+            adapter,
+            self.opened.loaded.model,
+            self.opened.loaded.tokenizer,
+            self._checked(rows),
+            chunk=self.model.predict.chunk,
+            accelerator=self.opened.accelerator,
+            batch_tokens=self.model.eval.batch_tokens,
+        )
+
+    def _row(self, row: str | Mapping[str, Any]) -> Example:
+        return {self.model.adapter.column(_first_role(self.model)): row} if isinstance(row, str) else dict(row)
+
+    def _checked(self, rows: Iterable[tuple[Example, str]]) -> Iterator[Example]:
+        column = self.model.predict.column
+        for row, place in rows:
+            problems = self.model.adapter.check(row, labelled=False)
+            if column in row:
+                problems.append(f"there is a column '{column}' already; --set predict.column=NAME writes to another")
+            if problems:
+                raise DataError(f"{place}: {joined(problems)}.")
+            yield row
+
+
+def load(
+    run: str | Path | None = None,
+    *,
+    task: str | Path | Task | None = None,
+    labels: Sequence[str] = (),
+    runs: str | Path = "runs",
+    settings: Settings | None = None,
+    device: str = "auto",
+    precision: config.Precision = "auto",
+    threads: int = 0,
+    offline: bool = False,
+    listen: Listener = ignore,
+) -> Predictor:
+    """Load a model once, to predict with it many times.
+
+    Args:
+        run: a run, a model folder or a Hub name; else the newest finished run below ``runs``.
+        task, labels: for a checkpoint that bertkit did not save, as in :func:`bertkit.evaluate`.
+        runs, settings, device, precision, threads, offline, listen: as in :func:`bertkit.finetune`.
+
+    Raises:
+        RunError, ModelError: if there is no such model, or it cannot be used.
+    """
+    found = task_of(task, settings)[0] if task is not None else None
+    model = saved.find(run, runs=Path(runs), task=found, labels=labels, settings=settings, offline=offline)
+    if run is None:
+        listen(Note(message=f"newest finished run: {model.name}"))
+    listen(Phase(name="loading the model"))
+    return Predictor(model, model.open(DeviceConfig(device=device, precision=precision, threads=threads)))
+
+
+def predict(rows: Iterable[str | Mapping[str, Any]] | str | Path, **options: Any) -> list[dict[str, Any]]:
+    """Predict texts, rows, or the rows of a file.
+
+    Args:
+        rows: texts, dicts with the task's columns, or the path of a data file.
+        options: as for :func:`load`.
+
+    Returns:
+        One prediction per row, as ``bertkit predict`` writes them under ``"prediction"``.
+
+    Raises:
+        BertkitError: if there is no model, or a row cannot be predicted.
+    """
+    predictor = load(**options)
+    if isinstance(rows, str | Path):
+        return [prediction for _, prediction in predictor.stream(files.stream(Path(rows)))]
+    return predictor(rows)
+
+
+def predict_file(
+    source: Path | None,
+    *,
+    out: Path | None,
+    stdin: BinaryIO | None = None,
+    text: str | None = None,
+    listen: Listener = ignore,
+    **options: Any,
+) -> Iterator[str]:
+    """Yield the output lines of ``bertkit predict``, or write them to ``out`` and yield none.
+
+    Args:
+        source: a data file, or None for ``stdin``.
+        out: written whole or not at all.
+        stdin: JSON Lines, where there is no ``source``.
+        text: one text to predict in place of a file.
+        listen: is given progress.
+        options: as for :func:`load`.
+
+    Raises:
+        BertkitError: as :func:`load`, or for the first row that cannot be predicted.
+    """
+    if source is not None:
+        files.check_readable(source)
+    predictor = load(listen=listen, **options)
+    column = predictor.model.predict.column
+    rows: Iterable[tuple[Example, str]]
+    rows = [(predictor._row(text), "--text")] if text is not None else files.stream(source, stdin=stdin)
+    lines = (json_line({**row, column: prediction}) for row, prediction in predictor.stream(rows))
+    counted = _counted(lines, listen)
+    if out is None:
+        yield from counted
+    else:
+        _write(out, counted)
+
+
+def _counted(lines: Iterable[str], listen: Listener) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        yield line
+        if number % 256 == 0:
+            listen(Progress(name="predicting", done=number))
+
+
+def _write(out: Path, lines: Iterable[str]) -> None:
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, out)
+    except OSError as error:
+        raise RunError(f"{out} cannot be written: {error.strerror or error}. Name another --out.") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _first_role(model: Saved) -> str:
+    return model.adapter.columns[0].rstrip("?!")

@@ -1,0 +1,185 @@
+"""What finetune, eval and check do alike: from a task's name to checked examples and an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bertkit import adapters, config
+from bertkit.adapters.base import Adapter, Example, Feature
+from bertkit.catalog import find_task
+from bertkit.config import EvalConfig, PredictConfig, TrainConfig
+from bertkit.data import Dataset, check, holdout, sources
+from bertkit.data.sources import Data
+from bertkit.errors import DataError
+from bertkit.events import Listener, Note, Phase
+from bertkit.task import DataSource, Task
+
+Settings = Mapping[str, Any]
+"""What ``--set`` gives: keys with dots (``{"train.epochs": 2}``) or tables (``{"train": {"epochs": 2}}``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A task with all that the data decides filled in, its checked examples and its adapter."""
+
+    task: Task
+    train: TrainConfig
+    eval: EvalConfig
+    predict: PredictConfig
+    adapter: Adapter
+    dataset: Dataset
+    held_out: tuple[int, ...] = ()
+    """Rows of train that became validation."""
+    scored: tuple[str, ...] = ()
+    """Labelled splits other than train."""
+
+
+def task_of(task: str | Path | Task | Any, settings: Settings | None) -> tuple[Task, Data | None]:
+    """Return a task, and the data where ``task`` is Python rows instead of a name.
+
+    Raises:
+        TaskError: if there is no such task.
+    """
+    over = tables(settings or {})
+    if isinstance(task, str | Path | Task):
+        return find_task(task, overrides=over), None
+    bare = Task(name="data", type=str(over.pop("type", "sequence-classification")), data=DataSource(hub="in/python"))
+    return replace(find_task(bare, overrides=over), data=DataSource()), task
+
+
+def tables(settings: Settings) -> dict[str, Any]:
+    """Return settings as nested tables, whichever of the two forms they have.
+
+    Raises:
+        ConfigError: if one setting goes below another that is a value.
+    """
+    tree: dict[str, Any] = {}
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        place = tree
+        for name in path:
+            place = place.setdefault(name, {})
+        if isinstance(value, Mapping) and isinstance(place.get(last), dict):
+            place[last] |= value
+        else:
+            place[last] = dict(value) if isinstance(value, Mapping) else value
+    return tree
+
+
+def configs(task: Task) -> tuple[TrainConfig, EvalConfig, PredictConfig]:
+    """Return the three configurations: defaults, the task type's, then the task's (``--set`` is in it already).
+
+    Raises:
+        ConfigError: naming every wrong setting of a section.
+    """
+    given = task.settings
+    return (
+        config.build(TrainConfig, adapters.find(task.type).defaults, given.get("train", {})),
+        config.build(EvalConfig, given.get("eval", {})),
+        config.build(PredictConfig, given.get("predict", {})),
+    )
+
+
+def prepare(
+    task: Task, *, data: Data | None, offline: bool, limit: int = 0, seed: int = 42, listen: Listener
+) -> Prepared:
+    """Read a task's data for training, fill in what the data decides, and check every example.
+
+    Raises:
+        DataError, ConfigError, TaskError: for whatever would make training wrong, with file and line.
+    """
+    train, evaluation, prediction = configs(task)
+    kind = adapters.find(task.type)
+    listen(Phase(name="reading data"))
+    dataset = sources.load(task, data=data, offline=offline)
+    dataset = _as_train(dataset)
+    if "train" not in dataset.splits:
+        raise DataError(f"The task '{task.name}' has no train split, so it can only be evaluated and predicted.")
+    check.require(dataset.splits["train"], lambda example: [])
+    task, notes = kind.resolve(task, dataset.splits["train"].examples)
+    adapter = kind(task, train, task.labels)
+    labelled = {name: adapter.labelled(split.examples) for name, split in dataset.splits.items()}
+    for name, split in dataset.splits.items():
+        check.require(
+            split, lambda example, name=name: adapter.check(example, labelled=labelled[name] or name == "train")
+        )  # type: ignore[misc]
+    held_out: list[int] = []
+    if not labelled.get("validation"):
+        dataset, held_out = holdout.cut(_without(dataset, "validation"), adapter.stratum)
+    limited = holdout.limit(dataset.splits["train"], limit, seed)
+    dataset = replace(dataset, splits=dataset.splits | {"train": limited})
+    for note in (*notes, *dataset.notes):
+        listen(Note(message=note))
+    _refuse_unseen(adapter, dataset, limited=bool(limit), listen=listen)
+    scored = ["validation", *(n for n, has in labelled.items() if has and n not in {"train", "validation"})]
+    return Prepared(
+        task=task,
+        train=train,
+        eval=evaluation,
+        predict=prediction,
+        adapter=adapter,
+        dataset=dataset,
+        held_out=tuple(held_out),
+        scored=tuple(scored),
+    )
+
+
+def _as_train(dataset: Dataset) -> Dataset:
+    """A single file or table is the training split, whatever its name."""
+    if "train" in dataset.splits or len(dataset.splits) != 1:
+        return dataset
+    split = replace(sources.only(dataset), name="train")
+    return replace(dataset, splits={"train": split})
+
+
+def _without(dataset: Dataset, name: str) -> Dataset:
+    return replace(dataset, splits={key: split for key, split in dataset.splits.items() if key != name})
+
+
+def _refuse_unseen(adapter: Adapter, dataset: Dataset, *, limited: bool, listen: Listener) -> None:
+    """Refuse labels that a scored split has and train lacks; after ``--limit`` only say so."""
+    for name, missing in check.unseen_labels(dataset, adapter.balance).items():
+        shown = ", ".join(f"'{label}' ({count} rows)" for label, count in missing.items())
+        if limited:
+            listen(Note(message=f"the limited train has no example of {shown}, which '{name}' has", level="warning"))
+            continue
+        split = dataset.splits[name]
+        first = next(i for i, example in enumerate(split.examples) if set(_labels_of(adapter, example)) & set(missing))
+        raise DataError(
+            f"{split.place(first)}: '{name}' has labels that train never shows: {shown}. "
+            "Add training examples, or drop those rows."
+        )
+
+
+def _labels_of(adapter: Adapter, example: Example) -> Collection[str]:
+    return [label for label, count in adapter.balance([example]).items() if count]
+
+
+def truncation(features: Collection[Feature]) -> dict[str, Any]:
+    """Return what the length limit cuts: examples and tokens, as counts and shares."""
+    per_example: dict[int, int] = {}
+    tokens = 0
+    for feature in features:
+        per_example[feature.example] = feature.num_cut
+        tokens += len(feature)
+    cut = [number for number in per_example.values() if number]
+    total = tokens + sum(cut)
+    return {
+        "examples": len(cut),
+        "share_of_examples": len(cut) / max(1, len(per_example)),
+        "tokens": sum(cut),
+        "share_of_tokens": sum(cut) / max(1, total),
+    }
+
+
+def describe_truncation(name: str, found: Mapping[str, Any], max_length: int, on_long: str) -> str:
+    """Return the sentence that tells of cut examples, or an empty one."""
+    if not found["examples"]:
+        return ""
+    return (
+        f"{name}: {found['examples']} examples ({found['share_of_examples']:.1%}) are longer than {max_length} tokens "
+        f"and are cut (on_long = '{on_long}'), {found['share_of_tokens']:.1%} of all tokens"
+    )

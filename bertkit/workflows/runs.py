@@ -1,0 +1,60 @@
+"""``bertkit runs``: what was trained, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bertkit import run as run_folders
+from bertkit.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLine:
+    """A run on one line."""
+
+    run: str
+    task: str
+    encoder: str
+    status: str
+    seed: int
+    metric: str
+    score: float | None
+    """The first metric on validation, where the run finished."""
+    created: str
+
+    @classmethod
+    def of(cls, run: Run) -> RunLine:
+        """Read the line of a run."""
+        record = run.record
+        metric = record["resolved_task"]["metrics"][0]
+        splits = run.scores().get("splits", {})
+        return cls(
+            run=str(run.folder),
+            task=record["task"],
+            encoder=record["encoder"],
+            status=run.status,
+            seed=record["seed"],
+            metric=metric,
+            score=splits.get("validation", {}).get(metric),
+            created=record["created"],
+        )
+
+
+def ls(runs: str | Path = "runs") -> list[RunLine]:
+    """Return the runs below ``runs``, oldest first."""
+    return [RunLine.of(run) for run in run_folders.ls(Path(runs))]
+
+
+def show(run: str | Path | None = None, *, runs: str | Path = "runs") -> dict[str, Any]:
+    """Return what a run knows: its record, its scores, its evaluations; the newest finished one by default.
+
+    Raises:
+        RunError: if there is no such run.
+    """
+    import json
+
+    found = run_folders.find(run, Path(runs))
+    evaluations = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(found.folder.glob("evals/*.json"))]
+    return {"run": str(found.folder), **found.record, "scores": found.scores(), "evaluations": evaluations}

@@ -1,0 +1,191 @@
+"""A model as eval and predict open it: a run's, a folder's or somebody else's, with the adapter that reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertkit import adapters, config, device, encoder
+from bertkit.adapters.base import Adapter
+from bertkit.config import DeviceConfig, EvalConfig, PredictConfig, TrainConfig
+from bertkit.encoder import Encoder, Source
+from bertkit.errors import ModelError, RunError
+from bertkit.run import MODEL_FACTS, Run
+from bertkit.run import find as find_run
+from bertkit.task import DataSource, Task, from_table
+from bertkit.workflows.preparation import Settings, configs, tables
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A model found, its files checked, nothing heavy loaded yet."""
+
+    name: str
+    """Run folder, model folder or Hub name, for messages and results."""
+    source: Source
+    task: Task
+    adapter: Adapter
+    eval: EvalConfig
+    predict: PredictConfig
+    run: Run | None = None
+
+    def open(self, where: DeviceConfig) -> Opened:
+        """Load model and tokenizer onto a device."""
+        place = device.choose(where)
+        accelerator = device.accelerator(place)
+        loaded = encoder.load(self.source, auto_class=self.adapter.auto_class)
+        if loaded.new_weights:
+            raise ModelError(
+                f"{self.name} has no trained head ({', '.join(loaded.new_weights[:2])} are missing): "
+                f"it is an encoder. 'bertkit finetune TASK --encoder {self.name}' trains one."
+            )
+        self.adapter.bind(loaded.tokenizer)
+        loaded.model.to(accelerator.device)
+        return Opened(loaded=loaded, accelerator=accelerator, precision=place.precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A loaded model on its device."""
+
+    loaded: Encoder
+    accelerator: Accelerator
+    precision: str
+
+
+def find(
+    where: str | Path | None,
+    *,
+    runs: Path,
+    task: Task | None = None,
+    labels: Sequence[str] = (),
+    settings: Settings | None = None,
+    offline: bool = False,
+) -> Saved:
+    """Find a model: the newest finished run, a run, a folder that bertkit saved, or somebody else's checkpoint.
+
+    Args:
+        where: a run or model folder, a run's name, a Hub name, or None for the newest finished run.
+        runs: where runs are looked for.
+        task: for a checkpoint that bertkit did not save: the task that says type and columns.
+        labels: for a checkpoint that only says ``LABEL_0``: its label names, in id order.
+        settings: what ``--set`` gives.
+        offline: ask no network.
+
+    Raises:
+        RunError: if there is no such run, or it did not finish.
+        ModelError: if a checkpoint cannot be used, or its labels do not fit the task's.
+    """
+    folder = Path(where).expanduser() if where is not None else None
+    if folder is not None and (folder / MODEL_FACTS).is_file():
+        return _of_facts(str(folder), folder, None, task, settings)
+    if folder is None or (folder / "run.json").is_file() or (runs / str(where) / "run.json").is_file():
+        run = find_run(where, runs)
+        return _of_facts(str(run.folder), run.model_folder, run, task, settings)
+    return _foreign(str(where), task, labels, settings, offline=offline)
+
+
+def _of_facts(name: str, folder: Path, run: Run | None, task: Task | None, settings: Settings | None) -> Saved:
+    """Open what bertkit saved: its facts say type, columns, labels and length."""
+    facts = _read_facts(folder)
+    encoder.check_folder(folder)
+    base = task or (_task_of_run(run) if run else None)
+    made = _task_of_facts(facts, base, settings)
+    train = config.build(TrainConfig, {"max_length": facts["max_length"], "on_long": facts["on_long"]})
+    adapter = adapters.find(made.type)(made, train, facts["labels"])
+    adapter.from_state(facts["state"])
+    if task is not None:
+        _same_names(name, facts["labels"], task.labels)
+    _, evaluation, prediction = configs(made)
+    return Saved(
+        name=name,
+        source=Source(name=name, folder=folder),
+        task=made,
+        adapter=adapter,
+        eval=evaluation,
+        predict=prediction,
+        run=run,
+    )
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    file = folder / MODEL_FACTS
+    try:
+        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged: {error}. Train again, or restore it from a copy.") from error
+    missing = {"type", "kind", "columns", "labels", "max_length", "on_long", "state", "metrics"} - facts.keys()
+    if missing:
+        raise RunError(f"{file} is damaged: it lacks {', '.join(sorted(missing))}.")
+    return facts
+
+
+def _task_of_run(run: Run) -> Task:
+    return from_table(run.record["resolved_task"], name=run.record["task"], where=f"{run.folder}/run.json")
+
+
+def _task_of_facts(facts: dict[str, Any], base: Task | None, settings: Settings | None) -> Task:
+    """Return the task with the model's own type, kind, labels and columns, and ``--set`` over them."""
+    over = tables(settings or {})
+    task = base or Task(name="", type=facts["type"], data=DataSource())
+    columns = facts["columns"] | (base.columns if base else {}) | over.get("columns", {})
+    merged = {
+        section: {**task.settings.get(section, {}), **over.get(section, {})}
+        for section in {*task.settings, *(over.keys() & {"eval", "predict"})}
+    }
+    return replace(
+        task,
+        type=facts["type"],
+        kind=facts["kind"],
+        labels=tuple(facts["labels"]),
+        metrics=task.metrics or tuple(facts["metrics"]),
+        columns=columns,
+        options=facts.get("options", {}),
+        settings=merged,
+    )
+
+
+def _foreign(name: str, task: Task | None, labels: Sequence[str], settings: Settings | None, *, offline: bool) -> Saved:
+    """Open a checkpoint that bertkit did not save: the task says what it is for, names decide about labels."""
+    if task is None:
+        raise ModelError(
+            f"{name} is no run and was not saved by bertkit, so name the task that it is for: --task glue/sst2."
+        )
+    source = encoder.find(name, offline=offline)
+    own = list(labels) or encoder.config_labels(source.folder)
+    kind = task.kind or "single"
+    if kind == "regression":
+        own = []
+    elif not own or all(re.fullmatch(r"LABEL_\d+", label) for label in own):
+        wanted = ",".join(task.labels) or "negative,positive"
+        raise ModelError(
+            f"{name} does not name its labels ({', '.join(own) or 'none'}). "
+            f"Say them in its id order: --labels {wanted}."
+        )
+    names = _same_names(name, own, task.labels) if kind != "regression" else ()
+    train, evaluation, prediction = configs(task)
+    made = replace(task, labels=tuple(names), kind=kind)
+    adapter = adapters.find(made.type)(made, train, names)
+    return Saved(name=name, source=source, task=made, adapter=adapter, eval=evaluation, predict=prediction)
+
+
+def _same_names(name: str, own: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the model's labels in its id order, spelled as the task spells them.
+
+    Raises:
+        ModelError: if the two do not name the same labels; case is not looked at.
+    """
+    spelled = {label.lower(): label for label in wanted}
+    if wanted and {label.lower() for label in own} != set(spelled):
+        raise ModelError(
+            f"{name} has the labels {', '.join(own)}, and the task {', '.join(wanted)}: they are not the same. "
+            "Say the model's labels in its id order with --labels, in the task's words."
+        )
+    return tuple(spelled.get(label.lower(), label) for label in own)
