@@ -288,10 +288,12 @@ def _fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if model.config.pad_token_id is None or model.config.pad_token_id < 0:
         model.config.pad_token_id = tokenizer.pad_token_id
+    if tokenizer.num_special_tokens_to_add(pair=True) == 0:
+        _separate_pairs(tokenizer)
     takes = inspect.signature(model.forward).parameters
-    names = [name for name in tokenizer.model_input_names if name in takes]
-    if getattr(model.config, "type_vocab_size", 2) == 1:
-        names = [name for name in names if name != "token_type_ids"]
+    names = [name for name in tokenizer.model_input_names if name in takes and name != "token_type_ids"]
+    if "token_type_ids" in takes and _has_segments(model, tokenizer):
+        names.append("token_type_ids")
     tokenizer.model_input_names = names
     if len(tokenizer) > model.config.vocab_size:
         raise ModelError(
@@ -299,3 +301,27 @@ def _fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
             "they do not belong together."
         )
     tokenizer.model_max_length = min(tokenizer.model_max_length, position_limit(model))
+
+
+def _separate_pairs(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Put the end-of-text token between the texts of a pair, which GPT-2's tokenizer would glue together.
+
+    GPT does so with a delimiter of its own (Radford et al. 2018, 3.3). It is saved with the tokenizer.
+    """
+    from tokenizers.processors import TemplateProcessing
+
+    token = str(tokenizer.eos_token)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A", pair=f"$A {token} $B", special_tokens=[(token, tokenizer.eos_token_id)]
+    )
+
+
+def _has_segments(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Say whether the model tells the two texts of a pair apart by segment ids.
+
+    The tokenizer class's list of inputs is no guide: ALBERT's and XLNet's leave the ids out, though the models were
+    pre-trained with them; GPT-2 takes them, though it has no embeddings for them.
+    """
+    segments = getattr(model.config, "type_vocab_size", 3 if model.config.model_type == "xlnet" else 0)
+    encoded = tokenizer("a", "b", return_token_type_ids=True)
+    return 0 < max(encoded["token_type_ids"]) < segments

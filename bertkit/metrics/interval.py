@@ -79,7 +79,7 @@ def _prepared(
         scorers = [correlations[name](cells[:, 0], cells[:, 1]) for name in names]
         return counts, lambda weights: np.stack([score(weights) for score in scorers], axis=1)
     table = _Table.of_cells(cells, num_labels, kind)
-    return counts, lambda weights: np.stack([_SCORES[name](table.counted(weights)) for name in names], axis=1)
+    return counts, lambda weights: _class_scores(names, table.counted(weights))
 
 
 def _weights(counts: Array, resamples: int, seed: int) -> Iterator[Array]:
@@ -170,7 +170,7 @@ def _matthews_correlation(table: _Table) -> Array:
     both = table.correct * total - (table.predicted * table.true).sum(axis=1)
     predicted = total**2 - (table.predicted**2).sum(axis=1)
     true = total**2 - (table.true**2).sum(axis=1)
-    return _ratio(both, np.sqrt(predicted) * np.sqrt(true))
+    return _ratio(both, np.sqrt(predicted * true))
 
 
 _SCORES: dict[str, Callable[[_Table], Array]] = {
@@ -180,6 +180,10 @@ _SCORES: dict[str, Callable[[_Table], Array]] = {
     "f1_micro": _f1_micro,
     "matthews_correlation": _matthews_correlation,
 }
+
+
+def _class_scores(names: Sequence[str], table: _Table) -> Array:
+    return np.stack([_SCORES[name](table) for name in names], axis=1)
 
 
 # Numbers -------------------------------------------------------------------------------------------------------------
@@ -198,7 +202,7 @@ def _pearson(x: Array, y: Array) -> Callable[[Array], Array]:
             for centred, square in ((sum_xx - sum_x**2 / total, sum_xx), (sum_yy - sum_y**2 / total, sum_yy))
         )
         both = sum_xy - sum_x * sum_y / total
-        return np.clip(_ratio(both, np.sqrt(spread_x) * np.sqrt(spread_y)), -1, 1)
+        return np.clip(_ratio(both, np.sqrt(spread_x * spread_y)), -1, 1)
 
     return score
 
@@ -213,7 +217,7 @@ def _spearman(x: Array, y: Array) -> Callable[[Array], Array]:
         both, spread_x, spread_y = (
             np.einsum("rc,rc->r", a, b) for a, b in ((weighted_x, rank_y), (weighted_x, rank_x), (weighted_y, rank_y))
         )
-        return np.clip(_ratio(both, np.sqrt(spread_x) * np.sqrt(spread_y)), -1, 1)
+        return np.clip(_ratio(both, np.sqrt(spread_x * spread_y)), -1, 1)
 
     return score
 

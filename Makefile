@@ -1,0 +1,62 @@
+# The two commands of the README: `make demo` and `make test`. Both set up their own virtual environment first.
+VENV := .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := $(VENV)/demo
+
+.PHONY: demo test quick lint types docs wheel bench clean setup help
+
+help:
+	@echo "make demo   set up, fine-tune the embedded encoder on the embedded data, evaluate, predict"
+	@echo "make test   set up, then all checks: lint, types, tests (slow ones too), docs, the installed wheel"
+	@echo "make quick  the tests that take under three minutes"
+	@echo "make docs   build the documentation into docs/_build"
+	@echo "make bench  run the benchmarks"
+
+setup: $(STAMP)
+
+# torch goes first and by its exact version: a range could bring several gigabytes of CUDA packages.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	rm -rf $(DEMO)
+	$(BIN)/bertkit finetune demo/reviews --runs $(DEMO)
+	$(BIN)/bertkit eval --runs $(DEMO) --split test
+	$(BIN)/bertkit predict tasks/demo/reviews/unseen.jsonl --runs $(DEMO)
+	$(BIN)/bertkit predict --text "Not the disaster I had feared." --runs $(DEMO)
+
+test: lint types
+	$(BIN)/python -m pytest -m 'not gpu and not network'
+	$(MAKE) docs
+	$(MAKE) wheel
+
+quick: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+# The wheel in an environment of its own, outside the source tree.
+wheel: setup
+	$(BIN)/python tests/wheel.py
+
+bench: setup
+	$(BIN)/python benchmarks/demo_reviews.py
+	$(BIN)/python benchmarks/predict_memory.py
+	$(BIN)/python benchmarks/startup.py
+
+clean:
+	rm -rf $(VENV) dist build docs/_build

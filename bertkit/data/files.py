@@ -1,0 +1,495 @@
+"""Read data files: JSON Lines, CSV, TSV and Parquet, all but the last also gzipped; and Python objects.
+
+One scan serves all callers. :func:`scan` walks a file in constant memory and yields a :class:`Row` for what can be
+used and a :class:`BadRow` for what cannot, so that a caller may go on behind a bad row. :func:`stream` raises at the
+first bad row, :func:`read` collects them all into one message. A fault of the file as a whole (missing, a folder,
+empty, cut off, no header) is a :class:`DataError` from all three.
+
+- **JSONL**: one object a line; blank lines are skipped; of a repeated key the last counts; ``NaN`` is refused,
+  because it is not JSON and could not be written back.
+- **CSV**: quoted as RFC 4180 says; a header; a row is named by the line on which it starts.
+- **TSV**: a header, and *no quoting*: a quote is a character like any other. GLUE's files and most linguistic data
+  are written so, and hold lone quotes that would swallow the rows behind them.
+- Cells of CSV and TSV are texts. Text is UTF-8, with or without a byte order mark; lines end in LF or CR LF.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from bertkit.data import Example, Split
+from bertkit.errors import DataError, did_you_mean, joined
+
+PARQUET_ROWS = 1024
+"""Rows of a Parquet file that are turned into Python objects at one time."""
+FIELD_LIMIT = 2**31 - 1
+"""Characters of one CSV field: what the csv module can be told on every platform."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+STANDARD_INPUT = "standard input"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row that could be read."""
+
+    example: Example
+    place: str
+    """``train.jsonl:118``, or ``train.parquet row 118``."""
+    line: int | None
+    """Line of its start, from 1, where the file has lines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadRow:
+    """A row that could not be read."""
+
+    place: str
+    reason: str
+    """Half a sentence: ``not JSON: Expecting value (column 9)``."""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+def read(path: Path, *, format: str = "", name: str = "") -> Split:  # noqa: A002 (the task file's word)
+    """Read a data file whole.
+
+    Args:
+        path: the file.
+        format: ``jsonl``, ``csv``, ``tsv`` or ``parquet``; else the suffix decides.
+        name: the split's name, else the file's name up to its first dot.
+
+    Raises:
+        DataError: if the file cannot be read, is empty, or has bad rows, which are named together.
+    """
+    rows: list[Row] = []
+    bad: list[BadRow] = []
+    for row in scan(path, format=format):
+        if isinstance(row, Row):
+            rows.append(row)
+        else:
+            bad.append(row)
+    if bad:
+        raise DataError(f"{joined(map(str, bad))}.")
+    lines = [row.line for row in rows if row.line is not None]
+    examples = [row.example for row in rows]
+    return Split(name=name or path.name.split(".")[0], examples=examples, source=path.name, lines=lines or None)
+
+
+def stream(
+    path: Path | None,
+    *,
+    format: str = "",  # noqa: A002
+    stdin: BinaryIO | None = None,
+) -> Iterator[tuple[Example, str]]:
+    """Yield each row with its place (``file:line``), in constant memory.
+
+    Args:
+        path: the file, or None for ``stdin``.
+        format: as for :func:`read`; ``stdin`` is JSON Lines unless it says otherwise.
+        stdin: a binary stream.
+
+    Raises:
+        DataError: as :func:`read`, at the first bad row.
+    """
+    for row in scan(path, format=format, stdin=stdin):
+        if isinstance(row, BadRow):
+            raise DataError(f"{row}.")
+        yield row.example, row.place
+
+
+def scan(
+    path: Path | None,
+    *,
+    format: str = "",  # noqa: A002
+    stdin: BinaryIO | None = None,
+) -> Iterator[Row | BadRow]:
+    """Yield every row that holds something, good or bad, in constant memory; arguments as for :func:`stream`.
+
+    Raises:
+        DataError: if the file as a whole cannot be read, or is empty.
+    """
+    if path is None:
+        if stdin is None:
+            raise ValueError("scan() needs a path or a stream")
+        kind = _reader_name(STANDARD_INPUT, format or "jsonl")
+        if kind not in TEXT_READERS:
+            raise DataError(f"A {kind} file cannot be read from {STANDARD_INPUT}: save it to a file first.")
+        yield from TEXT_READERS[kind](Lines(stdin, STANDARD_INPUT, STANDARD_INPUT))
+        return
+    check_readable(path, format=format)
+    kind = _format_of(path, format)
+    if kind not in TEXT_READERS:
+        yield from _parquet(path)
+        return
+    with _opened(path) as file:
+        yield from TEXT_READERS[kind](Lines(file, path.name, str(path)))
+
+
+def check_readable(path: Path, *, format: str = "") -> None:  # noqa: A002
+    """Check, before anything slow is done, that a data file is there, can be opened and has a known format.
+
+    Raises:
+        DataError: if it is missing (with the nearest name beside it), a folder, unreadable or of an unknown format.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a file.")
+    if not path.exists():
+        raise DataError(f"There is no file {path}.{_nearest(path)}")
+    kind = _format_of(path, format)
+    if kind == "parquet" and path.suffix == ".gz":
+        raise DataError(f"{path}: Parquet is compressed inside and is not read gzipped. Unpack it with 'gunzip'.")
+    if path.is_file():  # a pipe must not be opened twice
+        _opened_raw(path).close()
+
+
+def tab_separated(path: Path, *, name: str = "") -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and cells of a TSV file, its header, if there is one, included; no quoting.
+
+    Args:
+        path: the file, ``.gz`` or plain.
+        name: what messages call it.
+
+    Raises:
+        DataError: if it cannot be read or is not UTF-8.
+    """
+    check_readable(path, format="tsv")
+    with _opened(path) as file:
+        lines = Lines(file, name or path.name, str(path))
+        for text in lines:
+            if lines.fault:
+                raise DataError(f"{lines.place(lines.number)}: {lines.fault}.")
+            if text:
+                yield lines.number, text.split("\t")
+
+
+# Files and lines -----------------------------------------------------------------------------------------------
+
+
+class Lines:
+    """The lines of a binary stream as text without their ends; knows the line number and what was not UTF-8."""
+
+    def __init__(self, file: BinaryIO, name: str, where: str) -> None:
+        self.file = file
+        self.name = name
+        """What places call it."""
+        self.where = where
+        """What messages about the whole file call it."""
+        self.number = 0
+        """Lines given so far."""
+        self.fault = ""
+        """What is wrong with the bytes of the lines since it was last cleared, or empty."""
+        self._offset = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self.raw():
+            yield line.removesuffix("\n").removesuffix("\r")
+            self.fault = ""
+
+    def place(self, line: int) -> str:
+        """Return ``train.jsonl:118``."""
+        return f"{self.name}:{line}"
+
+    def raw(self) -> Iterator[str]:
+        """Yield lines with their ends, as the csv module wants them; the caller clears ``fault`` row by row."""
+        for raw in _reading(self.file, self.where):
+            self.number += 1
+            body = raw.removeprefix(BYTE_ORDER_MARK) if self.number == 1 else raw
+            yield self._decoded(body, self._offset + len(raw) - len(body))
+            self._offset += len(raw)
+
+    def _decoded(self, line: bytes, offset: int) -> str:
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.fault = self.fault or (
+                f"not UTF-8 (byte 0x{line[error.start]:02x} at offset {offset + error.start}). "
+                "Convert the file, for example with 'iconv -f ISO-8859-1 -t UTF-8'"
+            )
+            return line.decode("utf-8", "replace")
+
+
+def _reading(file: BinaryIO, where: str) -> Iterator[bytes]:
+    """Yield the lines of a stream; a gzip fault or a failing disk becomes a DataError."""
+    try:
+        yield from file
+    except EOFError as error:
+        raise DataError(f"{where} is cut off: the gzip stream ends early. Fetch or write the file again.") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{where} is not a gzip file, or is damaged: {error}.") from error
+    except OSError as error:
+        raise DataError(f"{where} cannot be read: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    with _opened_raw(path) as file:
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield io.BufferedReader(unpacked)
+        else:
+            yield file
+
+
+def _opened_raw(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _nearest(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" There is no folder {path.parent} either."
+    return did_you_mean(path.name, [file.name for file in path.parent.iterdir()])
+
+
+def _format_of(path: Path, format: str) -> str:  # noqa: A002
+    if format:
+        return _reader_name(str(path), format)
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower().removeprefix(".")
+    if suffix in FORMATS:
+        return suffix
+    known = ", ".join(f".{name}" for name in FORMATS)
+    raise DataError(
+        f"{path}: '{f'.{suffix}' if suffix else 'no suffix'}' is no suffix of a data file. Known are {known}, also "
+        "with .gz; --set data.format=NAME overrides it."
+    )
+
+
+def _reader_name(where: str, format: str) -> str:  # noqa: A002
+    if format not in FORMATS:
+        raise DataError(
+            f"{where}: there is no format '{format}'.{did_you_mean(format, FORMATS)} Known are {', '.join(FORMATS)}."
+        )
+    return format
+
+
+# Readers -------------------------------------------------------------------------------------------------------
+
+
+def _jsonl(lines: Lines) -> Iterator[Row | BadRow]:
+    empty = True
+    for text in lines:
+        if lines.fault or text.strip():
+            empty = False
+            yield _json_row(text, lines)
+    if empty:
+        raise DataError(f"{lines.where} is empty.")
+
+
+def _json_row(text: str, lines: Lines) -> Row | BadRow:
+    place = lines.place(lines.number)
+    if lines.fault:
+        return BadRow(place=place, reason=lines.fault)
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        reason = f"not JSON: {error.msg} (column {error.colno}); each line must hold one whole object"
+        return BadRow(place=place, reason=reason)
+    except (ValueError, RecursionError) as error:
+        return BadRow(place=place, reason=f"not JSON that can be read: {error}")
+    if not isinstance(value, dict):
+        kind = JSON_KINDS.get(type(value), type(value).__name__)
+        return BadRow(place=place, reason=f'the line holds {kind}, and must hold an object, like {{"text": "..."}}')
+    return Row(example=value, place=place, line=lines.number)
+
+
+JSON_KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}
+JSON_KINDS |= {type(None): "null"}
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value; write null where there is none")
+
+
+def _tsv(lines: Lines) -> Iterator[Row | BadRow]:
+    def rows() -> Iterator[tuple[int, list[str] | str]]:
+        for text in lines:
+            if lines.fault or text:
+                yield lines.number, lines.fault or text.split("\t")
+
+    return _table(rows(), lines, advice="")
+
+
+def _csv(lines: Lines) -> Iterator[Row | BadRow]:
+    # The csv module has one limit for the whole process; raising it takes nothing from another reader.
+    csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
+    return _table(_csv_rows(lines), lines, advice=". A text that holds a comma must stand in quotes")
+
+
+def _csv_rows(lines: Lines) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield the first line of each row with its cells, or with what is wrong with it."""
+    reader = csv.reader(lines.raw(), strict=True)
+    while True:
+        start = lines.number + 1
+        lines.fault = ""
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reason = "a quote is opened and never closed" if "unexpected end" in str(error) else f"not CSV: {error}"
+            yield start, lines.fault or reason
+            continue
+        if lines.fault or cells:
+            yield start, lines.fault or cells
+
+
+def _table(rows: Iterator[tuple[int, list[str] | str]], lines: Lines, *, advice: str) -> Iterator[Row | BadRow]:
+    """Turn cells into rows by the header; shared by CSV and TSV."""
+    start, header = next(rows, (0, []))
+    if not header:
+        raise DataError(f"{lines.where} is empty.")
+    if isinstance(header, str):
+        raise DataError(f"{lines.place(start)}: {header}.")
+    _check_header(header, lines.where)
+    empty = True
+    for start, cells in rows:
+        empty = False
+        place = lines.place(start)
+        if isinstance(cells, str):
+            yield BadRow(place=place, reason=cells)
+        elif len(cells) != len(header):
+            reason = f"{_fields(len(cells))}, and the header names {len(header)}"
+            yield BadRow(place=place, reason=reason + (advice if len(cells) > len(header) else ""))
+        else:
+            yield Row(example=dict(zip(header, cells, strict=True)), place=place, line=start)
+    if empty:
+        raise DataError(f"{lines.where} is empty: it has a header but no rows.")
+
+
+def _fields(count: int) -> str:
+    return f"{count} field" if count == 1 else f"{count} fields"
+
+
+def _check_header(header: Sequence[str], where: str) -> None:
+    for name in header:
+        if header.count(name) > 1:
+            raise DataError(f"{where}: the header names column '{name}' twice.")
+
+
+TEXT_READERS: dict[str, Callable[[Lines], Iterator[Row | BadRow]]] = {"jsonl": _jsonl, "csv": _csv, "tsv": _tsv}
+FORMATS = (*TEXT_READERS, "parquet")
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, batch by batch; columns that ``datasets`` wrote as ids come as names."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with closing(parquet.ParquetFile(path)) as file:
+            schema = file.schema_arrow
+            _check_header(schema.names, str(path))
+            names = _stored_label_names(schema.metadata or {})
+            batches = file.iter_batches(batch_size=PARQUET_ROWS)
+            rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+            number = 0
+            for number, example in enumerate(rows, start=1):
+                yield Row(example=_plain(example, names), place=f"{path.name} row {number}", line=None)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is not a Parquet file, or is damaged: {error}.") from error
+    if not number:
+        raise DataError(f"{path} is empty: it has columns but no rows.")
+
+
+def _stored_label_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Return column -> label names from what ``datasets`` stores in a Parquet schema."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    found = {column: _class_names(feature) for column, feature in features.items()}
+    return {column: names for column, names in found.items() if names}
+
+
+def _class_names(feature: Any) -> list[str]:
+    if not isinstance(feature, dict):
+        return []
+    if feature.get("_type") == "ClassLabel":
+        return list(feature.get("names") or [])
+    return _class_names(feature.get("feature"))
+
+
+# Python objects ------------------------------------------------------------------------------------------------
+
+
+def from_python(rows: Any, name: str) -> Split:
+    """Take rows from Python.
+
+    Args:
+        rows: a ``datasets.Dataset`` (label ids become label names, -1 becomes None), a pandas ``DataFrame`` (NaN
+            becomes None) or a list of dicts.
+        name: the split's name, by which messages call the rows.
+
+    Raises:
+        DataError: if there are no rows, or something in their place.
+    """
+    if _is_a(rows, "datasets", "Dataset"):
+        examples = _from_datasets(rows)
+    elif _is_a(rows, "pandas", "DataFrame"):
+        examples = _from_pandas(rows)
+    elif isinstance(rows, Iterable) and not isinstance(rows, str | bytes | Mapping) and _known(rows):
+        examples = [_checked(row, name, number) for number, row in enumerate(rows, start=1)]
+    else:
+        raise DataError(
+            f"{name} is a {type(rows).__module__}.{type(rows).__name__}, and must be a datasets.Dataset, a pandas "
+            "DataFrame or a list of dicts."
+        )
+    if not examples:
+        raise DataError(f"{name} is empty: it has no rows.")
+    return Split(name=name, examples=examples, source=name)
+
+
+def _is_a(value: Any, package: str, name: str) -> bool:
+    """Say whether ``value`` is of a class of a package, without importing the package."""
+    return any(c.__name__ == name and c.__module__.split(".")[0] == package for c in type(value).__mro__)
+
+
+def _known(rows: Any) -> bool:
+    """Say whether iterating gives rows: a pandas Series gives cells, a streaming dataset may never end."""
+    return type(rows).__module__.split(".")[0] not in {"pandas", "datasets", "numpy", "torch"}
+
+
+def _checked(row: Any, name: str, number: int) -> Example:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{name} row {number} is a {type(row).__name__}, and must be a dict of column and value.")
+    return _plain(row, {})
+
+
+def _from_datasets(rows: Any) -> list[Example]:
+    features = {column: getattr(feature, "feature", feature) for column, feature in rows.features.items()}
+    names = {column: list(f.names) for column, f in features.items() if _is_a(f, "datasets", "ClassLabel")}
+    return [_plain(row, names) for row in rows.with_format(None)]
+
+
+def _from_pandas(rows: Any) -> list[Example]:
+    columns = [str(column) for column in rows.columns]
+    _check_header(columns, "The DataFrame")
+    cells = rows.astype(object).where(rows.notna(), None)
+    return [dict(zip(columns, row, strict=True)) for row in cells.itertuples(index=False, name=None)]
+
+
+def _plain(example: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Example:
+    """Return a row with label ids turned into names and NaN, which means "no value", into None."""
+    row = {column: None if isinstance(value, float) and value != value else value for column, value in example.items()}
+    return row | {column: _named(row.get(column), names[column]) for column in names if column in row}
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(item, names) for item in value]
+    if not isinstance(value, int) or value >= len(names):
+        return value
+    return names[value] if value >= 0 else None

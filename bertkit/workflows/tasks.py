@@ -1,0 +1,258 @@
+"""``bertkit tasks``: list tasks, show one, write one for a data file."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bertkit import catalog
+from bertkit.data import Split, files, guess
+from bertkit.errors import TaskError, did_you_mean
+from bertkit.task import Task
+
+TYPE = "sequence-classification"
+ROLES = ("text", "text_pair?", "label!")
+"""The roles of :data:`TYPE`; its adapter cannot be asked here without loading what a task file does not need."""
+MOST_LABELS = 200
+"""Labels that are written into a task file; more are left to the data."""
+SIBLINGS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+"""Split -> names of the file that holds it beside a ``train`` file."""
+ORDER = ("summary", "source", "license", "type", "kind", "labels", "metrics", "encoder")
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTask:
+    """A task file that was written."""
+
+    path: Path
+    text: str
+    notes: list[str] = field(default_factory=list)
+    """What was guessed, one sentence each."""
+
+
+def ls(group: str = "") -> list[Task]:
+    """Return the shipped tasks, or those of one group.
+
+    Raises:
+        TaskError: if there is no such group.
+    """
+    names = catalog.names()
+    chosen = [name for name in names if name == group] or catalog.group(group) if group else names
+    if group and not chosen:
+        groups = {name.rpartition("/")[0] for name in names} - {""}
+        raise TaskError(
+            f"There is no group of tasks '{group}'.{did_you_mean(group, [*groups, *names])} "
+            f"There are {', '.join(sorted(groups))}."
+        )
+    return [catalog.find_task(name) for name in chosen]
+
+
+def show(name: str | Path) -> str:
+    """Return a task as TOML, with what it extends laid in and where its file stands.
+
+    Raises:
+        TaskError: if there is no such task.
+    """
+    task = catalog.find_task(name)
+    table = task.to_table()
+    ordered = {key: table[key] for key in [*ORDER, *table] if key in table}
+    return f"# {task.name}, {task.file or 'made from a data file'}\n" + to_toml(ordered)
+
+
+def new(data: Path, *, out: Path | None = None, overrides: Mapping[str, Any] | None = None) -> NewTask:
+    """Look at a data file and write a commented task file for it.
+
+    Args:
+        data: the training examples.
+        out: the task file; by default beside ``data``, under its name.
+        overrides: a table of task keys that are settled (``{"columns": {"label": "stars"}}``).
+
+    Raises:
+        DataError: if ``data`` cannot be read.
+        TaskError: if the task file exists already or cannot be written, or an override is no key of a task.
+    """
+    data = data.expanduser()
+    path = (out or data.with_name(data.name.removesuffix(".gz")).with_suffix(".toml")).expanduser()
+    if path.exists():
+        raise TaskError(f"{path} exists already. Name another with --out, or remove it first.")
+    over = dict(overrides or {})
+    split = files.read(data, format=_format(over), name="train")
+    draft = _draft(split, over)
+    sources = {"train": data, **_siblings(data)}
+    draft.notes.extend(f"{file.name} is taken as {name}" for name, file in sources.items() if name != "train")
+    text = draft.text(_relative(sources, path))
+    _write(path, text)
+    return NewTask(path=path, text=text, notes=draft.notes)
+
+
+def to_toml(table: Mapping[str, Any]) -> str:
+    """Write a table of texts, numbers, truth values, lists and tables as TOML; a table in a table stands in line."""
+    plain = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    blocks = [
+        "\n".join([f"[{_key(key)}]", *(f"{_key(k)} = {_value(v)}" for k, v in value.items())])
+        for key, value in table.items()
+        if isinstance(value, Mapping)
+    ]
+    return "\n\n".join(block for block in ["\n".join(plain), *blocks] if block) + "\n"
+
+
+def _key(key: str) -> str:
+    return key if BARE_KEY.fullmatch(key) else _text(key)
+
+
+def _text(text: str) -> str:
+    """Quote a text: TOML's basic strings are JSON's, but for DEL; what UTF-8 cannot hold becomes U+FFFD."""
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return json.dumps(whole, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
+    return "[" + ", ".join(map(_value, value)) + "]"
+
+
+# A new task ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class _Draft:
+    """What was found out about a data file."""
+
+    split: Split
+    columns: dict[str, str]
+    others: list[str]
+    kind: str
+    why: str
+    labels: list[str]
+    over: dict[str, Any]
+    notes: list[str]
+
+    def text(self, sources: Mapping[str, str]) -> str:
+        return "\n".join(self._lines(sources)) + "\n"
+
+    def _lines(self, sources: Mapping[str, str]) -> Iterator[str]:
+        yield f"# Written by 'bertkit tasks new' after a look at {len(self.split.examples)} rows of {self.split.source}."
+        yield "# 'bertkit check' says more about the data. Every guess below is marked; change what is wrong."
+        head = {"summary": "", "type": TYPE, "kind": self.kind} | {
+            key: value for key, value in self.over.items() if not isinstance(value, Mapping)
+        }
+        yield to_toml({key: head[key] for key in head if key != "labels"}).rstrip()
+        yield f"# kind is a guess: {self.why}. Others: single, multi, regression."
+        yield from self._label_lines()
+        yield "# metrics = [...]   the first selects the best checkpoint; left out, the kind decides"
+        yield "\n[data]"
+        yield f"files = {_value(sources)}   # relative to this file"
+        yield from (f"{_key(k)} = {_value(v)}" for k, v in self.over.get("data", {}).items() if k != "files")
+        if "validation" not in sources:
+            yield '# No validation = "...": a part of train is cut off for it, always the same rows.'
+        yield from self._column_lines()
+        rest = {k: v for k, v in self.over.items() if isinstance(v, Mapping) and k not in ("data", "columns")}
+        yield "\n" + to_toml(rest).rstrip() if rest else "\n# [train]\n# epochs = 3"
+
+    def _label_lines(self) -> Iterator[str]:
+        if self.kind == "regression":
+            return
+        if self.labels:
+            yield f"labels = {_value(self.labels)}   # in id order; a guess: the distinct values"
+        else:
+            yield "# labels = [...]   in id order; left out, they are train's distinct values, sorted"
+
+    def _column_lines(self) -> Iterator[str]:
+        yield "\n[columns]"
+        yield from (f"# {note}" for note in _one_line_each(self.notes))
+        yield from (f"{_key(role)} = {_value(column)}" for role, column in self.columns.items())
+        if self.others:
+            yield f"# Other columns: {', '.join(_text(column) for column in self.others)}."
+
+
+def _draft(split: Split, over: dict[str, Any]) -> _Draft:
+    found = guess.guess_columns(split.examples, ROLES, given=over.get("columns"))
+    names = list(dict.fromkeys(column for example in split.examples for column in example))
+    for role in ("text", "label"):
+        if found.columns.get(role) not in names:
+            raise TaskError(
+                f"{split.source}: no column fits the role '{role}'; there are {', '.join(map(repr, names[:12]))}. "
+                f"Name one with --set columns.{role}=NAME."
+            )
+    cells = [v for example in split.examples if (v := example.get(found.columns["label"])) is not None]
+    kind = str(over.get("kind") or guess.guess_kind(cells))
+    labels = over.get("labels") or ([] if kind == "regression" else _labels(cells))
+    return _Draft(
+        split=split,
+        columns=found.columns,
+        others=[name for name in names if name not in found.columns.values()],
+        kind=kind,
+        why=guess.kind_reason(cells),
+        labels=list(labels),
+        over=over,
+        notes=[*found.notes, f"label holds {guess.kind_reason(cells)}"],
+    )
+
+
+def _labels(cells: Sequence[Any]) -> list[str]:
+    """Return the distinct labels, sorted; none where the cells are texts that only the adapter takes apart."""
+    items = [item for cell in cells for item in (cell if isinstance(cell, list) else [cell])]
+    names = {_label_name(item) for item in items}
+    if len(names) > MOST_LABELS or any(isinstance(item, list | dict) for item in items):
+        return []
+    numbers = all(name.removeprefix("-").isdecimal() for name in names)
+    return sorted(names, key=int) if numbers else sorted(names)
+
+
+def _label_name(item: Any) -> str:
+    """Name a label as the adapter does: ``3.0`` is ``"3"``, ``True`` is ``"true"``."""
+    if isinstance(item, bool):
+        return str(item).lower()
+    return str(int(item)) if isinstance(item, float) and item.is_integer() else str(item)
+
+
+def _siblings(data: Path) -> dict[str, Path]:
+    """Return the files beside ``train.jsonl`` that hold its other splits: ``dev.jsonl``, ``test.jsonl``."""
+    stem, dot, suffix = data.name.partition(".")
+    if stem != "train":
+        return {}
+    found = {
+        split: next((f for name in names if (f := data.with_name(name + dot + suffix)).is_file()), None)
+        for split, names in SIBLINGS.items()
+    }
+    return {split: file for split, file in found.items() if file}
+
+
+def _relative(sources: Mapping[str, Path], task_file: Path) -> dict[str, str]:
+    base = task_file.resolve().parent
+    return {split: Path(os.path.relpath(file.resolve(), base)).as_posix() for split, file in sources.items()}
+
+
+def _format(over: Mapping[str, Any]) -> str:
+    data = over.get("data")
+    return str(data.get("format", "")) if isinstance(data, Mapping) else ""
+
+
+def _one_line_each(notes: Sequence[str]) -> Iterator[str]:
+    """Column names may hold line breaks, and a comment must not end at one."""
+    return ("".join(c if c.isprintable() else "?" for c in note) for note in notes)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the task file, and take it away again if it cannot be read back."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise TaskError(f"{path} cannot be written: {error.strerror}.") from error
+    try:
+        catalog.find_task(path.resolve())
+    except TaskError:
+        path.unlink()
+        raise
