@@ -31,7 +31,7 @@ def group(name: str) -> list[str]:
 
 def is_data_file(path: Path) -> bool:
     """Say whether ``path`` has the suffix of a data file, ``.gz`` aside."""
-    return path.name.removesuffix(".gz").endswith(DATA_SUFFIXES)
+    return path.name.removesuffix(".gz").lower().endswith(DATA_SUFFIXES)
 
 
 def find_task(name: str | Path | Task, *, overrides: Mapping[str, Any] | None = None) -> Task:

@@ -4,6 +4,7 @@ A setting is a field of a frozen dataclass; the docstring under it gives unit, r
 ``docs/reference/config.md`` shows. Every problem of one configuration is reported at once.
 """
 
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -71,8 +72,8 @@ class TrainConfig:
         """Raise one :class:`ConfigError` that names every value out of range."""
         _check(
             self,
-            learning_rate=(self.learning_rate > 0, "above 0"),
-            epochs=(self.epochs > 0, "above 0"),
+            learning_rate=(0 < self.learning_rate < math.inf, "above 0 and finite"),
+            epochs=(0 < self.epochs < math.inf, "above 0 and finite"),
             max_steps=(self.max_steps >= 0, "at least 0"),
             batch_size=(self.batch_size >= 1, "at least 1"),
             micro_batch_tokens=(self.micro_batch_tokens >= 1, "at least 1"),
@@ -81,7 +82,7 @@ class TrainConfig:
             adam_beta1=(0 <= self.adam_beta1 < 1, "at least 0 and below 1"),
             adam_beta2=(0 <= self.adam_beta2 < 1, "at least 0 and below 1"),
             adam_epsilon=(self.adam_epsilon > 0, "above 0"),
-            weight_decay=(self.weight_decay >= 0, "at least 0"),
+            weight_decay=(0 <= self.weight_decay < math.inf, "at least 0 and finite"),
             max_grad_norm=(self.max_grad_norm >= 0, "at least 0"),
             label_smoothing=(0 <= self.label_smoothing < 1, "at least 0 and below 1"),
             eval_steps=(self.eval_steps >= 0, "at least 0"),
@@ -222,6 +223,10 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {setting!r} goes below {key!r}, which another --set gives a value.")
+        if isinstance(place.get(keys[-1]), dict):
+            raise ConfigError(
+                f"--set {setting!r} replaces the whole of {path.strip()!r}, below which another --set goes."
+            )
         place[keys[-1]] = _toml_value(text.strip())
     return tree
 

@@ -124,8 +124,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         below = merged.get(key)
         merged[key] = merge(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
-    if "files" in over and "hub" in merged and "hub" not in over:
-        merged.pop("hub")
+    for ours, other in (("files", "hub"), ("hub", "files")):
+        if over.get(ours) and other not in over:
+            merged.pop(other, None)
     return merged
 
 

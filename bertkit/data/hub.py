@@ -297,24 +297,17 @@ def _require_reachable(request: _Request, missing: Collection[str], *, offline: 
 
 
 def _download_model(request: _Request) -> ModelFiles:
-    from huggingface_hub import snapshot_download
+    # Not snapshot_download: it lists the repository once more, without a time limit, and retries that for 23 s.
+    from huggingface_hub import hf_hub_download
 
     commit, names = _look_at(request, first="config.json")
-    needed = _needed(request, names)
-    folder = Path(
-        snapshot_download(
-            request.repo,
-            revision=commit,
-            allow_patterns=[re.sub(r"([*?[])", r"[\1]", name) for name in needed],
-            etag_timeout=ANSWER_SECONDS,
-        )
-    )
-    missing = [name for name in needed if not (folder / name).is_file()] or _missing_weights(folder)
-    if missing:
-        raise ModelError(
-            f"The download of the {request.what} broke off before {', '.join(missing)}. Run the same command again. "
-            f"{request.ways}"
-        )
+    paths = [
+        Path(hf_hub_download(request.repo, name, revision=commit, etag_timeout=ANSWER_SECONDS))
+        for name in _needed(request, names)
+    ]
+    folder = paths[0].parent
+    if missing := _missing_weights(folder):
+        raise ModelError(f"{request.page} lists {', '.join(missing)} in {INDEX}, and does not hold it.")
     _remember_commit(request, commit)
     return ModelFiles(path=folder, revision=commit)
 
@@ -352,7 +345,7 @@ def _patiently(ask: Callable[[], Answer]) -> Answer:
 
 
 def _needed(request: _Request, names: Collection[str]) -> list[str]:
-    """Return those of a repository's files that a model needs.
+    """Return those of a repository's files that a model needs; weights last, so that what has them is whole.
 
     Raises:
         ModelError: if there is no configuration, no tokenizer or no safetensors among them.
@@ -630,20 +623,27 @@ def _explain(request: _Request, error: Exception) -> str:
     codes = {one.errno for one in chain if isinstance(one, OSError)}
     if told := _refusal(request, kinds, statuses[0] if statuses else 0):
         return told
-    if codes & {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}:
+    if "SSLError" in kinds:
         return (
-            f"The {request.what} cannot be kept in the cache: {_first_line(error)}. Make room there, or set HF_HOME "
-            "to another folder."
+            f"The certificate of {shown_endpoint()} is not trusted ({_first_line(error)}): where a proxy puts in its "
+            f"own, name it in SSL_CERT_FILE. {request.ways}"
         )
     if "TimeoutException" in kinds or "TimeoutError" in kinds:
         return (
             f"The Hub at {shown_endpoint()} did not answer within {ANSWER_SECONDS:g} s when asked for the "
             f"{request.what}. Try again later. {request.ways}"
         )
+    if {"ConnectError", "ProxyError"} & kinds:
+        return f"The Hub at {shown_endpoint()} cannot be reached ({_first_line(error)}). {request.ways}"
     if {"TransportError", "ConnectionError"} & kinds or "Consistency check failed" in str(error):
         return (
             f"The download of the {request.what} broke off ({_first_line(error)}). Run the same command again. "
             f"{request.ways}"
+        )
+    if codes & {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}:
+        return (
+            f"The {request.what} cannot be kept in the cache: {_first_line(error)}. Make room there, or set HF_HOME "
+            "to another folder."
         )
     return f"The {request.what} cannot be read: {type(error).__name__}: {_first_line(error)}. {request.ways}"
 

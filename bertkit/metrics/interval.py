@@ -78,8 +78,8 @@ def _prepared(
         correlations = {"pearson": _pearson, "spearmanr": _spearman}
         scorers = [correlations[name](cells[:, 0], cells[:, 1]) for name in names]
         return counts, lambda weights: np.stack([score(weights) for score in scorers], axis=1)
-    table = _Table.of_cells(cells, num_labels, kind)
-    return counts, lambda weights: _class_scores(names, table.counted(weights))
+    counted = _tables(cells, len(given), num_labels, kind)
+    return counts, lambda weights: _class_scores(names, counted(weights))
 
 
 def _weights(counts: Array, resamples: int, seed: int) -> Iterator[Array]:
@@ -103,44 +103,35 @@ def _weights(counts: Array, resamples: int, seed: int) -> Iterator[Array]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """What the scores need of each cell ``(cells, ...)`` or, counted, of each resample ``(R, ...)``; float64."""
+    """What the scores need of each resample; float64."""
 
     kind: str
+    num_rows: int
     correct: Array
-    """Rows that are right in all labels ``(...,)``."""
+    """Rows that are right in all labels ``(R,)``."""
     hits: Array
-    """Rows with the label both predicted and true ``(..., K)``; likewise:"""
+    """Rows with the label both predicted and true ``(R, K)``; likewise:"""
     predicted: Array
     true: Array
-    num_rows: Array
 
-    @classmethod
-    def of_cells(cls, cells: Array, num_labels: int, kind: str) -> "_Table":
-        """Make it of distinct rows: prediction and reference side by side, ids or 0 and 1."""
-        if kind == "multi":
-            predicted, true = cells[:, :num_labels].astype(np.float64), cells[:, num_labels:].astype(np.float64)
-        else:
-            predicted, true = (np.eye(num_labels)[cells[:, column]] for column in (0, 1))
-        correct = (predicted == true).all(axis=1).astype(np.float64)
-        return cls(
-            kind=kind,
-            correct=correct,
-            hits=predicted * true,
-            predicted=predicted,
-            true=true,
-            num_rows=np.ones(len(cells)),
-        )
 
-    def counted(self, weights: Array) -> "_Table":
-        """Return the sums over the cells, each times its weight."""
-        return _Table(
-            kind=self.kind,
-            correct=weights @ self.correct,
-            hits=weights @ self.hits,
-            predicted=weights @ self.predicted,
-            true=weights @ self.true,
-            num_rows=weights @ self.num_rows,
-        )
+def _tables(cells: Array, num_rows: int, num_labels: int, kind: str) -> Callable[[Array], _Table]:
+    """Return the table of distinct rows (prediction and reference side by side) as a function of weights."""
+    if kind == "multi":
+        predicted, true = cells[:, :num_labels], cells[:, num_labels:]
+    else:
+        predicted, true = (np.eye(num_labels)[cells[:, column]] for column in (0, 1))
+    correct = (predicted == true).all(axis=1)
+    # Sums of whole numbers below 2^24 are exact in float32, at twice the speed.
+    dtype = np.float32 if num_rows < 2**24 else np.float64
+    columns = np.column_stack([correct, predicted * true, predicted, true]).astype(dtype)
+
+    def counted(weights: Array) -> _Table:
+        sums = np.matmul(weights.astype(dtype), columns).astype(np.float64)
+        hits, predicted, true = np.split(sums[:, 1:], 3, axis=1)
+        return _Table(kind=kind, num_rows=num_rows, correct=sums[:, 0], hits=hits, predicted=predicted, true=true)
+
+    return counted
 
 
 def _accuracy(table: _Table) -> Array:
@@ -236,7 +227,9 @@ def _ranks(values: Array) -> Callable[[Array], Array]:
     def ranks(weights: Array) -> Array:
         rows = np.add.reduceat(weights[:, order], starts, axis=1)
         up_to = np.cumsum(rows, axis=1)
-        return np.asarray((up_to - rows / 2 - up_to[:, -1:] / 2)[:, group_of_cell])
+        centred = up_to - up_to[:, -1:] / 2
+        centred -= rows / 2
+        return centred[:, group_of_cell]
 
     return ranks
 

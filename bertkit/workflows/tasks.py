@@ -80,6 +80,8 @@ def new(data: Path, *, out: Path | None = None, overrides: Mapping[str, Any] | N
     if path.exists():
         raise TaskError(f"{path} exists already. Name another with --out, or remove it first.")
     over = dict(overrides or {})
+    if over.get("type", TYPE) != TYPE:
+        raise TaskError(f"'tasks new' writes tasks of type '{TYPE}', and got type '{over['type']}'.")
     split = files.read(data, format=_format(over), name="train")
     draft = _draft(split, over)
     sources = {"train": data, **_siblings(data)}
@@ -142,15 +144,19 @@ class _Draft:
         return "\n".join(self._lines(sources)) + "\n"
 
     def _lines(self, sources: Mapping[str, str]) -> Iterator[str]:
-        yield f"# Written by 'bertkit tasks new' after a look at {len(self.split.examples)} rows of {self.split.source}."
+        rows = len(self.split.examples)
+        yield _comment(f"Written by 'bertkit tasks new' after a look at {rows} rows of {self.split.source}.")
         yield "# 'bertkit check' says more about the data. Every guess below is marked; change what is wrong."
-        head = {"summary": "", "type": TYPE, "kind": self.kind} | {
-            key: value for key, value in self.over.items() if not isinstance(value, Mapping)
-        }
+        settled = {key: value for key, value in self.over.items() if not isinstance(value, Mapping)}
+        head = {"type": TYPE, "kind": self.kind} | settled
+        if "summary" not in head:
+            yield '# summary = "one line that says what is learned"'
         yield to_toml({key: head[key] for key in head if key != "labels"}).rstrip()
-        yield f"# kind is a guess: {self.why}. Others: single, multi, regression."
+        if "kind" not in self.over:
+            yield f"# kind is a guess: {self.why}. There are single, multi and regression."
         yield from self._label_lines()
-        yield "# metrics = [...]   the first selects the best checkpoint; left out, the kind decides"
+        if "metrics" not in self.over:
+            yield "# metrics = [...]   the first selects the best checkpoint; left out, the kind decides"
         yield "\n[data]"
         yield f"files = {_value(sources)}   # relative to this file"
         yield from (f"{_key(k)} = {_value(v)}" for k, v in self.over.get("data", {}).items() if k != "files")
@@ -164,13 +170,14 @@ class _Draft:
         if self.kind == "regression":
             return
         if self.labels:
-            yield f"labels = {_value(self.labels)}   # in id order; a guess: the distinct values"
+            guessed = "" if "labels" in self.over else "; a guess: the distinct values"
+            yield f"labels = {_value(self.labels)}   # in id order{guessed}"
         else:
             yield "# labels = [...]   in id order; left out, they are train's distinct values, sorted"
 
     def _column_lines(self) -> Iterator[str]:
         yield "\n[columns]"
-        yield from (f"# {note}" for note in _one_line_each(self.notes))
+        yield from map(_comment, self.notes)
         yield from (f"{_key(role)} = {_value(column)}" for role, column in self.columns.items())
         if self.others:
             yield f"# Other columns: {', '.join(_text(column) for column in self.others)}."
@@ -187,7 +194,7 @@ def _draft(split: Split, over: dict[str, Any]) -> _Draft:
             )
     cells = [v for example in split.examples if (v := example.get(found.columns["label"])) is not None]
     kind = str(over.get("kind") or guess.guess_kind(cells))
-    labels = over.get("labels") or ([] if kind == "regression" else _labels(cells))
+    labels = over.get("labels") or ([] if kind == "regression" else _labels(cells, kind))
     return _Draft(
         split=split,
         columns=found.columns,
@@ -200,8 +207,10 @@ def _draft(split: Split, over: dict[str, Any]) -> _Draft:
     )
 
 
-def _labels(cells: Sequence[Any]) -> list[str]:
+def _labels(cells: Sequence[Any], kind: str) -> list[str]:
     """Return the distinct labels, sorted; none where the cells are texts that only the adapter takes apart."""
+    if kind == "multi" and not all(isinstance(cell, list) for cell in cells):
+        return []
     items = [item for cell in cells for item in (cell if isinstance(cell, list) else [cell])]
     names = {_label_name(item) for item in items}
     if len(names) > MOST_LABELS or any(isinstance(item, list | dict) for item in items):
@@ -239,9 +248,9 @@ def _format(over: Mapping[str, Any]) -> str:
     return str(data.get("format", "")) if isinstance(data, Mapping) else ""
 
 
-def _one_line_each(notes: Sequence[str]) -> Iterator[str]:
-    """Column names may hold line breaks, and a comment must not end at one."""
-    return ("".join(c if c.isprintable() else "?" for c in note) for note in notes)
+def _comment(text: str) -> str:
+    """Names of files and columns may hold line breaks, and a comment must not end at one."""
+    return "# " + "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _write(path: Path, text: str) -> None:

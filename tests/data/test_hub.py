@@ -3,10 +3,12 @@
 huggingface_hub reads its environment when it is imported, hence the processes.
 """
 
+import errno
 import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,6 +21,7 @@ from typing import Any
 import pytest
 
 from bertkit.data import hub
+from bertkit.errors import ModelError
 from tests.hub.server import (
     ALWAYS,
     MODEL_FILES,
@@ -415,6 +418,7 @@ def test_find_model_gives_up_on_a_hub_that_stays_busy(root: Path, home: Path) ->
     assert result["seconds"] < 6
 
 
+@pytest.mark.slow
 def test_find_model_gives_up_where_only_files_answer_503(root: Path, home: Path) -> None:
     with serve(root, unavailable=ALWAYS, on="HEAD") as server:
         result = refused(server.env(home), "The Hub answers 503", model=NAME)
@@ -458,6 +462,34 @@ def test_find_model_names_a_cache_that_cannot_be_written(root: Path, home: Path)
     with serve(root) as server:
         refused(server.env(home), "cannot be kept in the cache: .*HF_HOME", model=NAME)
     home.chmod(0o700)
+
+
+def test_find_model_names_a_shard_that_is_listed_and_not_there(root: Path, home: Path) -> None:
+    index = json.dumps({"weight_map": {"a": "elsewhere.safetensors"}}).encode()
+    small = {name: body for name, body in MODEL_FILES.items() if name != "model.safetensors"}
+    make_model_repo(root, "big/bert", small | {"model.safetensors.index.json": index})
+    with serve(root) as server:
+        refused(server.env(home), "lists elsewhere.safetensors in model.safetensors.index.json", model="big/bert")
+
+
+def test_find_model_names_a_certificate_that_is_not_trusted() -> None:
+    error = ConnectionError("certificate verify failed")
+    error.__cause__ = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    assert re.search("is not trusted .*SSL_CERT_FILE", hub._explain(hub._Request(repo=NAME), error))
+
+
+def test_find_model_names_a_full_disk() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/cache/x")
+    assert re.search("cannot be kept .*No space left.*HF_HOME", hub._explain(hub._Request(repo=NAME), full))
+
+
+def test_no_message_shows_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "plain-secret")
+    with (
+        pytest.raises(ModelError, match=r"cannot be read: RuntimeError: \*\*\* and \*\*\*"),
+        hub._explained(hub._Request(repo=NAME)),
+    ):
+        raise RuntimeError(f"{TOKEN} and plain-secret")
 
 
 def test_find_model_shows_no_password_of_the_endpoint(home: Path) -> None:
@@ -550,6 +582,12 @@ def test_load_dataset_names_missing_and_gated_repositories(glue: Path, home: Pat
         refused(server.env(home), "has no revision 'v9'", **GLUE | {"revision": "v9"})
 
 
+def test_load_dataset_sends_the_users_token_to_a_private_repository(glue: Path, home: Path) -> None:
+    with serve(glue, private=frozenset({"nyu-mll/glue"}), token=TOKEN) as server:
+        refused(server.env(home), "Hub has no data set 'nyu-mll/glue'.*hf auth login", **GLUE)
+        assert len(call(server.env(home, HF_TOKEN=TOKEN), **GLUE)["splits"]["train"]) == 20
+
+
 def test_load_dataset_refuses_a_loading_script_with_the_way_out(tmp_path: Path, home: Path) -> None:
     (repository(tmp_path / "hub", "old/conll", kind="datasets") / "conll.py").write_text("raise SystemExit(3)\n")
     copy = make_glue_repo(tmp_path / "copy", {"train": 5})
@@ -565,12 +603,14 @@ def test_load_dataset_refuses_a_loading_script_with_the_way_out(tmp_path: Path, 
     assert offline.get("splits") == result["splits"], offline
 
 
+@pytest.mark.slow
 def test_load_dataset_gives_up_on_a_hub_that_stays_busy(glue: Path, home: Path) -> None:
     with serve(glue, unavailable=ALWAYS) as server:
         result = refused(server.env(home), "The Hub answers 503 when asked for the data set.*--data DIR", **GLUE)
     assert result["seconds"] < 6
 
 
+@pytest.mark.slow
 def test_load_dataset_resumes_a_cut_download(glue: Path, home: Path) -> None:
     with serve(glue, cut=100, cut_times=1, on="GET .*sst2/train.*parquet") as server:
         assert len(call(server.env(home), **GLUE)["splits"]["train"]) == 20
