@@ -54,9 +54,9 @@ wheel: setup
 	$(BIN)/python tests/wheel.py
 
 bench: setup
-	$(BIN)/python benchmarks/demo_reviews.py
-	$(BIN)/python benchmarks/predict_memory.py
-	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python -m benchmarks.demo_reviews
+	$(BIN)/python -m benchmarks.predict_memory
+	$(BIN)/python -m benchmarks.startup
 
 clean:
 	rm -rf $(VENV) dist build docs/_build

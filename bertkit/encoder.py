@@ -237,7 +237,7 @@ def position_limit(model: PreTrainedModel) -> int:
         return UNLIMITED
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return limit - module.padding_idx - 1
+            return limit - int(module.padding_idx) - 1
     return limit
 
 
@@ -324,4 +324,4 @@ def _has_segments(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     """
     segments = getattr(model.config, "type_vocab_size", 3 if model.config.model_type == "xlnet" else 0)
     encoded = tokenizer("a", "b", return_token_type_ids=True)
-    return 0 < max(encoded["token_type_ids"]) < segments
+    return bool(0 < max(encoded["token_type_ids"]) < segments)

@@ -238,7 +238,7 @@ def capture(
     Returns:
         ``progress`` (JSON-able), and the tensor tables ``model``, ``optimizer`` and ``rng``.
     """
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     moments = {
         f"{names[parameter]}|{key}": value
         for parameter, values in optimizer.state.items()

@@ -6,6 +6,7 @@ far the run came: ``created``, ``running``, ``finished``, ``interrupted`` or ``f
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -271,13 +272,22 @@ def ls(runs: Path) -> list[Run]:
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """Return a row as one line of JSON; text is kept readable, what UTF-8 cannot hold stays escaped."""
-    line = json.dumps(row, ensure_ascii=False)
+    """Return a row as one line of JSON; text is kept readable, what UTF-8 cannot hold stays escaped.
+
+    Parquet has cells that JSON does not: dates become ISO 8601, decimals text, bytes Base64.
+    """
+    line = json.dumps(row, ensure_ascii=False, default=_as_json)
     try:
         line.encode("utf-8")
     except UnicodeEncodeError:
-        return json.dumps(row)
+        return json.dumps(row, default=_as_json)
     return line
+
+
+def _as_json(value: Any) -> str:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
 
 
 def _numbered(runs: Path, name: str) -> Path:

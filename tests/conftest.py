@@ -91,7 +91,7 @@ def reviews(number: int, *, seed: int = 0) -> list[dict[str, str]]:
     rows = []
     for index in range(number):
         label = ("negative", "positive")[index % 2]
-        words = rng.choices(OTHER, k=rng.randint(1, 8)) + [rng.choice(GOOD if label == "positive" else BAD)]
+        words = [*rng.choices(OTHER, k=rng.randint(1, 8)), rng.choice(GOOD if label == "positive" else BAD)]
         rng.shuffle(words)
         rows.append({"text": " ".join(words), "label": label})
     return rows
@@ -123,7 +123,7 @@ def finished_run(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -
         data,
         encoder=tiny_encoder,
         runs=folder / "runs",
-        settings={"train.learning_rate": 5e-3, "train.epochs": 4, "train.batch_size": 8},
+        settings={"train.learning_rate": 5e-3, "train.epochs": 4, "train.batch_size": 8, "train.max_length": 64},
         precision="float32",
         threads=1,
     )

@@ -80,7 +80,13 @@ def modernbert() -> Any:
     )  # fmt: skip
 
 
-BYTES_LIMIT = {"max_position_embeddings": 130, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+BYTES_LIMIT = {
+    "max_position_embeddings": 130,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
 FAMILIES = [
     Family("BERT", "BertConfig", "BertModel", wordpiece("BertTokenizer"), SIZES),
     Family("RoBERTa", "RobertaConfig", "RobertaModel", byte_level("RobertaTokenizer"), SIZES | BYTES_LIMIT),

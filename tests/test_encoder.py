@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conftest import save_tiny_bert
 
 from bertkit import encoder
 from bertkit.encoder import Source
 from bertkit.errors import ModelError
+from tests.conftest import save_tiny_bert
 
 HEAD = "AutoModelForSequenceClassification"
 
@@ -151,7 +151,7 @@ def test_installed_encoder_with_other_weights_is_refused(monkeypatch: pytest.Mon
     package, inside, _ = encoder.INSTALLED["minilm"]
     pytest.importorskip(package)
     monkeypatch.setitem(encoder.INSTALLED, "minilm", (package, inside, "0" * 64))
-    with pytest.raises(ModelError, match="have SHA-256 53aa51172d14..., not 000000000000"):
+    with pytest.raises(ModelError, match=r"have SHA-256 53aa51172d14\.\.\., not 000000000000"):
         encoder.find("minilm")
 
 
@@ -164,7 +164,13 @@ def test_missing_installed_encoder_names_the_extra(monkeypatch: pytest.MonkeyPat
 def test_positions_of_roberta_start_after_its_padding_index() -> None:
     from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
-    sizes = {"hidden_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 9}
+    sizes = {
+        "hidden_size": 8,
+        "num_attention_heads": 1,
+        "num_hidden_layers": 1,
+        "intermediate_size": 8,
+        "vocab_size": 9,
+    }
     assert encoder.position_limit(RobertaModel(RobertaConfig(max_position_embeddings=514, **sizes))) == 512
     assert encoder.position_limit(BertModel(BertConfig(max_position_embeddings=512, **sizes))) == 512
 

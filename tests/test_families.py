@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests import families
-from tests.families import FAMILIES, Family
 
 from bertkit import encoder
 from bertkit.adapters import find
 from bertkit.adapters.base import Adapter
 from bertkit.config import TrainConfig
 from bertkit.task import DataSource, Task
+from tests import families
+from tests.families import FAMILIES, Family
 
 GOLDEN = Path(__file__).parent / "golden" / "families.json"
 LABELS = ("negative", "positive")
@@ -28,13 +28,19 @@ PAIRS: list[dict[str, Any]] = [row | {"text_pair": "a cold tool"} for row in SIN
 
 
 def adapter_for(kind: str = "single") -> Adapter:
-    task = Task(name="x", type="sequence-classification", data=DataSource(), kind=kind, labels=LABELS, metrics=("accuracy",))
+    task = Task(
+        name="x", type="sequence-classification", data=DataSource(), kind=kind, labels=LABELS, metrics=("accuracy",)
+    )
     return find(task.type)(task, TrainConfig(max_length=64), LABELS)
 
 
 def load(folder: Path, adapter: Adapter) -> encoder.Encoder:
     loaded = encoder.load(
-        encoder.find(str(folder)), auto_class=adapter.auto_class, labels=LABELS, problem_type=adapter.problem_type, seed=1
+        encoder.find(str(folder)),
+        auto_class=adapter.auto_class,
+        labels=LABELS,
+        problem_type=adapter.problem_type,
+        seed=1,
     )
     adapter.bind(loaded.tokenizer)
     return loaded
@@ -89,7 +95,9 @@ def test_family_learns_saves_and_opens_in_plain_transformers(
         optimizer.zero_grad()
     assert losses[-1] < losses[0] / 2
     encoder.save(loaded.model, loaded.tokenizer, tmp_path / "model")
-    assert plain(tmp_path / "model", rows) == pytest.approx(torch.softmax(_one_by_one(loaded, adapter, rows), -1), abs=1e-5)
+    assert plain(tmp_path / "model", rows) == pytest.approx(
+        torch.softmax(_one_by_one(loaded, adapter, rows), -1), abs=1e-5
+    )
 
 
 def _one_by_one(loaded: encoder.Encoder, adapter: Adapter, rows: list[dict[str, Any]]) -> torch.Tensor:
@@ -105,7 +113,5 @@ def plain(folder: Path, rows: list[dict[str, Any]]) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert model.config.id2label == dict(enumerate(LABELS))
     with torch.inference_mode():
-        outputs = [
-            model(**tokenizer(row["text"], row.get("text_pair"), return_tensors="pt")).logits[0] for row in rows
-        ]
+        outputs = [model(**tokenizer(row["text"], row.get("text_pair"), return_tensors="pt")).logits[0] for row in rows]
     return torch.softmax(torch.stack(outputs), -1)

@@ -7,9 +7,9 @@ import bertkit
 
 PACKAGE = Path(bertkit.__file__).parent
 ORDER = (
-    "errors events config task catalog data unpad metrics device encoder adapters optim infer loop run card report "
-    "workflows cli"
-).split()
+    *("errors", "events", "config", "task", "catalog", "data", "unpad", "metrics", "device", "encoder"),
+    *("adapters", "optim", "infer", "loop", "run", "card", "report", "workflows", "cli"),
+)
 TOP = {"__init__", "__main__"}
 
 
@@ -54,7 +54,11 @@ def test_only_the_console_writes_to_the_terminal() -> None:
     wrong = []
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "sys.stdout.write", "sys.stderr.write"}:
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {
+                "print",
+                "sys.stdout.write",
+                "sys.stderr.write",
+            }:
                 wrong += [f"{path}:{node.lineno}"] if path not in allowed else []
     assert not wrong, "\n".join(wrong)
 

@@ -40,7 +40,8 @@ def test_unknown_name_is_an_attribute_error() -> None:
 
 def loaded_by(code: str) -> set[str]:
     """Return which heavy packages a fresh interpreter has loaded after ``code``."""
-    probe = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nsys.stderr.write('LOADED ' + ' '.join(sys.modules))"
+    report = "sys.stderr.write('LOADED ' + ' '.join(sys.modules))"
+    probe = f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\n{report}"
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     return set(ran.stderr.rpartition("LOADED ")[2].split()) & set(HEAVY)
 

@@ -283,11 +283,11 @@ class SequenceClassification(Adapter):
 
         names = list(self.task.metrics)
         predicted, reference = self._as_arrays(predictions, examples)
-        about = {"num_labels": len(self.labels), "kind": self.kind}
-        scores: dict[str, Any] = classification.compute(names, predicted, reference, **about)
+        num_labels, kind = len(self.labels), self.kind
+        scores: dict[str, Any] = classification.compute(names, predicted, reference, num_labels=num_labels, kind=kind)
         if not resamples:
             return scores
-        bounds = interval.intervals(names, predicted, reference, resamples=resamples, **about)
+        bounds = interval.intervals(names, predicted, reference, resamples=resamples, num_labels=num_labels, kind=kind)
         return {k: v for name in names for k, v in ((name, scores[name]), (f"{name}_interval", bounds[name]))}
 
     def _as_arrays(

@@ -36,7 +36,7 @@ def require(split: Split, check: Callable[[Example], list[str]]) -> None:
 def unseen_labels(dataset: Dataset, balance: Callable[[list[Example]], dict[str, int]]) -> dict[str, Mapping[str, int]]:
     """Return, per scored split, the labels (with counts) that it has and that train lacks."""
     trained = balance(dataset.splits["train"].examples)
-    found = {}
+    found: dict[str, Mapping[str, int]] = {}
     for name, split in dataset.splits.items():
         if name == "train":
             continue

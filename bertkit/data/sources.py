@@ -83,8 +83,7 @@ def _from_path(task: Task, path: Path, splits: Collection[str] | None) -> Datase
         raise DataError(
             f"The task '{task.name}' has no folder layout, so --data takes a file here, and {path} is a folder."
         )
-    found = glue.read_folder(task, path)
-    return Dataset(splits=_chosen(found, splits))
+    return Dataset(splits=glue.read_folder(task, path, splits=splits))
 
 
 def _from_files(task: Task, folder: Path, splits: Collection[str] | None) -> Dataset:

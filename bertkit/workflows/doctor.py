@@ -87,14 +87,16 @@ def _step() -> Finding:
 
 
 def _hub(offline: bool) -> Finding:
-    if offline:
-        return Finding(subject="hub", state="note", detail="not asked (--offline)")
     from bertkit.data import hub
 
-    reason = hub.unreachable()
+    if offline or hub.is_offline():
+        why = "--offline" if offline else "offline mode of the environment"
+        return Finding(subject="hub", state="note", detail=f"not asked ({why})")
+    address, reason = hub.shown_endpoint(), hub.probe()
     if reason:
-        return Finding(subject="hub", state="note", detail=f"{reason}; --encoder minilm and --data DIR need none")
-    return Finding(subject="hub", state="ok", detail=f"{hub.endpoint()} answers")
+        detail = f"{address} cannot be reached ({reason}); --encoder minilm and --data DIR need no Hub"
+        return Finding(subject="hub", state="note", detail=detail)
+    return Finding(subject="hub", state="ok", detail=f"{address} answers")
 
 
 def _cache() -> Finding:

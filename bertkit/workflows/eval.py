@@ -122,9 +122,10 @@ def _split(model: Saved, data: Data | None, name: str, *, offline: bool) -> Spli
         task = from_table(stored["task_table"], name=task.name, where=f"{model.name}/run.json")
     if sources.is_single_file(data) and not (stored and data == stored["data"]):
         return sources.only(sources.load(task, data=data))
-    dataset = sources.load(task, data=data, offline=offline)
-    dataset = _with_held_out(model, dataset)
     wanted = name or "validation"
+    held_out = bool(model.run and model.run.record["held_out_rows"])
+    dataset = sources.load(task, data=data, offline=offline, splits=None if held_out else [wanted])
+    dataset = _with_held_out(model, dataset)
     if wanted not in dataset.splits:
         raise DataError(
             f"There is no split '{wanted}'.{did_you_mean(wanted, dataset.splits)} "

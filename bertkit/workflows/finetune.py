@@ -193,6 +193,7 @@ def finetune(
     """
     began = time.perf_counter()
     where = DeviceConfig(device=device, precision=precision, threads=threads)
+    run: Run | None
     if resume is not None:
         run = find_run(resume, Path(runs))
         _refuse_with_resume(run, task=task, encoder=encoder, seed=seed, settings=settings)

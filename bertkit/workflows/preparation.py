@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,7 @@ def prepare(
     adapter = kind(task, train, task.labels)
     labelled = {name: adapter.labelled(split.examples) for name, split in dataset.splits.items()}
     for name, split in dataset.splits.items():
-        check.require(
-            split, lambda example, name=name: adapter.check(example, labelled=labelled[name] or name == "train")
-        )  # type: ignore[misc]
+        check.require(split, partial(adapter.check, labelled=labelled[name] or name == "train"))
     held_out: list[int] = []
     if not labelled.get("validation"):
         dataset, held_out = holdout.cut(_without(dataset, "validation"), adapter.stratum)

@@ -26,7 +26,9 @@ def render() -> str:
     """Return the help of every command, 80 columns wide."""
     parts = []
     for path in commands():
-        result = CliRunner().invoke(app, [*path, "--help"], prog_name="bertkit", env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+        result = CliRunner().invoke(
+            app, [*path, "--help"], prog_name="bertkit", env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}
+        )
         assert result.exit_code == 0, result.output
         parts.append(f"$ bertkit {' '.join([*path, '--help'])}\n{result.output.rstrip()}\n")
     return "\n".join(parts)
