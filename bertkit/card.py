@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from bertkit import encoder
 
 
 def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *, best_step: int) -> str:
@@ -15,12 +18,12 @@ def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *
         scores: split -> metric -> value, ``<metric>_interval`` beside.
         best_step: the step whose weights are in ``model/``.
     """
-    task = record["resolved_task"]
+    task, name = record["resolved_task"], _text(encoder.public_name(record["encoder"]))
     parts = [
         _metadata(record),
-        f"# {_text(record['task'])}: {_text(record['encoder'])}\n",
+        f"# {_text(record['task'])}: {name}",
         _text(task.get("summary", "")),
-        f"Fine-tuned with bertkit {record['versions']['bertkit']} from `{_text(record['encoder'])}`"
+        f"Fine-tuned with bertkit {record['versions']['bertkit']} from `{name}`"
         f"{_revision(record['encoder_revision'])} on `{_text(record['task'])}`{_revision(record['dataset_revision'])}.",
         f"## Scores\n\n{_score_table(scores, record)}\n\n95 % bootstrap intervals in brackets. "
         f"The weights are those of step {best_step}, the best by `{task['metrics'][0]}` on validation, "
@@ -34,11 +37,14 @@ def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *
 
 def _metadata(record: Mapping[str, Any]) -> str:
     task = record["resolved_task"]
-    lines = ["---", "library_name: transformers", f"base_model: {json.dumps(record['encoder'])}"]
+    lines = ["---", "library_name: transformers"]
+    base = encoder.hub_name(record["encoder"])
+    lines += [f"base_model: {json.dumps(base)}"] if base else []
     pipeline = {"sequence-classification": "text-classification"}.get(task["type"])
     lines += [f"pipeline_tag: {pipeline}"] if pipeline else []
     lines += ["tags: [bertkit]"]
-    if task["data"].get("hub"):
+    # Under --data the rows are whatever the user has there, and the Hub's data set may not be what was read.
+    if task["data"].get("hub") and record["request"]["data"] is None:
         lines += [f"datasets: [{json.dumps(task['data']['hub'])}]"]
     return "\n".join([*lines, "---"])
 
@@ -51,7 +57,7 @@ def _score_table(scores: Mapping[str, Mapping[str, Any]], record: Mapping[str, A
                 continue
             low_high = values.get(f"{name}_interval")
             between = f" [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""
-            rows.append(f"| {split} | {record['num_examples'][split]} | {name} | {value:.4f}{between} |")
+            rows.append(f"| {_text(split)} | {record['num_examples'][split]} | {name} | {value:.4f}{between} |")
     return "\n".join(rows)
 
 
@@ -105,4 +111,4 @@ def _revision(revision: str) -> str:
 def _text(value: str) -> str:
     """Return text from data or configuration as one safe line of Markdown."""
     visible = "".join(c for c in " ".join(value.split()) if c.isprintable())
-    return visible.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    return re.sub(r"([\\|\[\]])", r"\\\1", visible).replace("<", "&lt;").replace("`", "'")

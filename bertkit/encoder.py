@@ -6,7 +6,9 @@ import hashlib
 import importlib.util
 import inspect
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,9 @@ INSTALLED = {
     )
 }
 """name -> (package, folder inside it, SHA-256 of its model.safetensors): encoders that pip installs."""
+
+HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+"""name -> the Hub repository whose files an installed encoder has, as a model card names it."""
 
 UNLIMITED = 1_000_000
 """A position limit above this is transformers' way to say that there is none."""
@@ -86,6 +91,16 @@ def find(name: str, *, revision: str = "", offline: bool = False) -> Source:
 
     files = hub.find_model(name, revision=revision, offline=offline)
     return Source(name=name, folder=files.path, revision=files.revision)
+
+
+def hub_name(name: str) -> str:
+    """Return the Hub repository (``owner/name``) that an encoder's name stands for, or an empty text: a folder."""
+    return HUB_NAMES.get(name) or (name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) else "")
+
+
+def public_name(name: str) -> str:
+    """Return an encoder's name as it may leave this machine: of a folder, the last part only."""
+    return name if hub_name(name) else Path(name).name
 
 
 def _installed(name: str) -> Source:
@@ -159,15 +174,16 @@ def load(
     if seed is not None:
         torch.manual_seed(seed)
     try:
-        model, info = getattr(transformers, auto_class).from_pretrained(
-            source.folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+        with _quiet():
+            model, info = getattr(transformers, auto_class).from_pretrained(
+                source.folder,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:
         raise ModelError(f"The encoder {source.name} cannot be loaded: {type(error).__name__}: {error}") from error
     new = sorted({*info["missing_keys"], *(_key(k) for k in info["mismatched_keys"])})
@@ -239,6 +255,22 @@ def position_limit(model: PreTrainedModel) -> int:
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             return limit - int(module.padding_idx) - 1
     return limit
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back transformers' bar and its report of new weights, which :class:`Encoder` carries itself."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _config(source: Source, labels: Sequence[str], problem_type: str, auto_class: str) -> Any:

@@ -12,12 +12,30 @@
 A message is one sentence that says what is wrong, the value, where it is, and what to do next.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Absence:
+    """What is not on this machine and could not be fetched: the parts of a message, to make one of two."""
+
+    what: str
+    """``encoder 'owner/name'``."""
+    state: str
+    """``is not in the cache``."""
+    reason: str
+    """Why it could not be fetched: ``the Hub at ... cannot be reached (...)``."""
+    ways: str
+    """What to give instead: ``--data DIR``."""
 
 
 class BertkitError(Exception):
     """A fault that bertkit can name. Its text is one line, fit to be shown as it is."""
+
+    absence: Absence | None = None
+    """Set where the fault is that something could not be had without the Hub."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())
@@ -41,6 +59,31 @@ class ModelError(BertkitError):
 
 class RunError(BertkitError):
     """A run folder is missing, unfinished, damaged or cannot be written."""
+
+
+def absent(kind: type[BertkitError], *absences: Absence) -> BertkitError:
+    """Return the error of one or two things that are missing for the same reason, which is told once."""
+    one, *others = absences
+    subject = f"The {one.what} {one.state}"
+    if [other.state for other in others] == [one.state]:
+        subject = f"Neither the {one.what} nor the {others[0].what} {one.state.replace('is not', 'is')}"
+    elif others:
+        subject += f", the {others[0].what} {others[0].state}"
+    ways = "; ".join(absence.ways for absence in absences)
+    cache = "; or a cache that holds both" if others else ", or a cache that holds it"
+    error = kind(f"{subject}, and {one.reason}. Ways out: {ways}{cache} (HF_HOME).")
+    error.absence = one
+    return error
+
+
+def together(faults: Sequence[BertkitError]) -> BertkitError:
+    """Return one error for faults that were found side by side; it is of the first one's kind."""
+    if len(faults) == 1:
+        return faults[0]
+    absences = [fault.absence for fault in faults if fault.absence]
+    if len(absences) == len(faults):
+        return absent(type(faults[0]), *absences)
+    return type(faults[0])(" Also: ".join(str(fault) for fault in faults))
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -42,11 +42,8 @@ class SequenceClassification(Adapter):
         """Fill in columns, kind, labels and metrics; see :meth:`Adapter.resolve`."""
         from bertkit.data import guess
 
-        columns, notes = dict(task.columns), []
-        if "text" not in columns or "label" not in columns:
-            found = guess.guess_columns(examples, cls.columns, given=columns)
-            columns |= found.columns
-            notes += found.notes
+        found = guess.guess_columns(examples, cls.columns, given=task.columns)
+        columns, notes = dict(task.columns) | found.columns, list(found.notes)
         column = str(columns.get("label", "label"))
         values = [v for v in (example.get(column, example.get("label")) for example in examples) if v is not None]
         kind = task.kind or _kind(task, values, guess.guess_kind(values))
@@ -76,7 +73,7 @@ class SequenceClassification(Adapter):
     def check(self, example: Example, *, labelled: bool = True) -> list[str]:
         """Return what is wrong with the texts and, where ``labelled``, with the label."""
         problems = self.check_text(example, "text")
-        if "text_pair" in self.task.columns or "text_pair" in example:
+        if self._paired([example]):
             problems += self.check_text(example, "text_pair")
         if not labelled:
             return problems
@@ -111,7 +108,8 @@ class SequenceClassification(Adapter):
         name = label_name(value)
         if name in self.ids:
             return self.ids[name]
-        if name.isdecimal() and int(name) < len(self.labels):
+        # Where names are numbers (stars), a number that is none of them is no id: 0 must not become 1 star.
+        if name.isdecimal() and int(name) < len(self.labels) and not any(label.isdecimal() for label in self.labels):
             return int(name)
         allowed = ", ".join(f"'{label}'" for label in self.labels[:10])
         near = did_you_mean(name, self.labels) if len(self.labels) > 10 else ""
@@ -155,15 +153,27 @@ class SequenceClassification(Adapter):
         return features
 
     def _encodings(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Sequence[Any]:
-        paired = self.has(examples[0], "text_pair")
         texts = self.texts(examples, "text")
-        pairs = self.texts(examples, "text_pair") if paired else None
+        pairs = self.texts(examples, "text_pair") if self._paired(examples) else None
         encoded = tokenizer(texts, pairs, truncation=False, padding=False, verbose=False)
         return list(encoded.encodings or [])
 
+    def _paired(self, examples: Sequence[Example]) -> bool:
+        """Say whether the task reads pairs: its columns say so, or, where it names none, the examples do."""
+        if self.task.columns:
+            return "text_pair" in self.task.columns
+        return any("text_pair" in example for example in examples)
+
     def _target_or_none(self, example: Example) -> Any:
+        """Return the target; None without a label that the model knows, as in rows that are to be predicted.
+
+        Rows to train on and to score were checked before, and a batch without targets has no loss.
+        """
         value = self.value(example, "label")
-        return None if value is None else self.target(value)
+        try:
+            return None if value is None else self.target(value)
+        except DataError:
+            return None
 
     def _windows(self, place: int, encoding: Any) -> Iterator[tuple[Sequence[int] | None, int]]:
         """Yield which positions of an encoding a feature shows (None: all), and how many tokens none shows."""

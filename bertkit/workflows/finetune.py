@@ -17,7 +17,7 @@ from bertkit.data import Split, sources
 from bertkit.data.batches import TrainingBatches
 from bertkit.data.sources import Data
 from bertkit.encoder import Encoder, Source
-from bertkit.errors import BertkitError, ConfigError, RunError
+from bertkit.errors import BertkitError, ConfigError, RunError, together
 from bertkit.events import Checkpoint, Listener, Note, Phase, Progress, Scores, Start, Step, Stop, ignore
 from bertkit.run import MODEL_FACTS, Run, now
 from bertkit.run import find as find_run
@@ -258,11 +258,13 @@ class _Training:
             source = encoder.find(request.encoder, revision=request.revision, offline=request.offline)
         except BertkitError as error:
             faults.append(error)
+        # A Hub that was out of reach a moment ago is not waited for a second time.
+        without_hub = bool(faults and faults[0].absence)
         try:
             prepared = prepare(
                 request.task,
                 data=request.data,
-                offline=request.offline,
+                offline=request.offline or without_hub,
                 limit=request.limit,
                 seed=request.seed,
                 listen=self.tell,
@@ -270,7 +272,7 @@ class _Training:
         except BertkitError as error:
             faults.append(error)
         if faults:
-            raise type(faults[0])(" Also: ".join(str(fault) for fault in faults)) from faults[0]
+            raise together(faults) from faults[0]
         assert source is not None
         assert prepared is not None
         return prepared, source
@@ -528,7 +530,7 @@ def save_model(run: Run, adapter: Adapter, loaded: Encoder, accelerator: Acceler
     """Write ``model/``: what transformers opens, and ``bertkit.json`` with what it does not know."""
     import json
 
-    facts = adapter.facts() | {"encoder": loaded.source.name, "revision": loaded.source.revision}
+    facts = adapter.facts() | {"encoder": encoder.public_name(loaded.source.name), "revision": loaded.source.revision}
     with run.whole_folder("model") as folder:
         encoder.save(accelerator.unwrap_model(loaded.model, keep_fp32_wrapper=False), loaded.tokenizer, folder)
         (folder / MODEL_FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -153,19 +153,26 @@ def predict_file(
     column = predictor.model.predict.column
     rows: Iterable[tuple[Example, str]]
     rows = [(predictor._row(text), "--text")] if text is not None else files.stream(source, stdin=stdin)
-    lines = (json_line({**row, column: prediction}) for row, prediction in predictor.stream(rows))
-    counted = _counted(lines, listen)
+    counted = _counted(predictor.stream(rows), column, predictor.model.adapter.config.max_length, listen)
     if out is None:
         yield from counted
     else:
         _write(out, counted)
 
 
-def _counted(lines: Iterable[str], listen: Listener) -> Iterator[str]:
-    for number, line in enumerate(lines, start=1):
-        yield line
+def _counted(
+    pairs: Iterable[tuple[Example, dict[str, Any]]], column: str, max_length: int, listen: Listener
+) -> Iterator[str]:
+    """Yield the output lines, and say at the end how many rows the model did not see whole."""
+    number = cut = 0
+    for number, (row, prediction) in enumerate(pairs, start=1):
+        cut += prediction.get("truncated", False)
+        yield json_line({**row, column: prediction})
         if number % 256 == 0:
             listen(Progress(name="predicting", done=number))
+    if cut:
+        said = f"{cut} of {number} rows ({cut / number:.1%}) are longer than {max_length} tokens and were cut"
+        listen(Note(message=said, level="warning"))
 
 
 def _write(out: Path, lines: Iterable[str]) -> None:
