@@ -102,8 +102,11 @@ class Run:
             file.write(json.dumps(to_json(event), ensure_ascii=False) + "\n")
 
     def cut_events(self, step: int) -> None:
-        """Forget the events after ``step``, which a resumed run will see again."""
+        """Forget the events after ``step``, which a resumed run will see again; all of them below 0."""
         kept = [event for event in self.events() if event.get("step", 0) <= step and event["event"] != "stop"]
+        if not kept:
+            (self.folder / "events.jsonl").unlink(missing_ok=True)
+            return
         self.write_lines("events.jsonl", kept)
 
     def events(self) -> Iterator[dict[str, Any]]:

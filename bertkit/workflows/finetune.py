@@ -338,8 +338,7 @@ class _Training:
             new_weights=list(loaded.new_weights),
             truncation={name: truncation(rows) for name, rows in features.items()},
         )
-        if start is not None:
-            run.cut_events(start["progress"]["step"])
+        run.cut_events(start["progress"]["step"] if start is not None else -1)
         stop = self._steps(run, prepared, loaded, features, accelerator, start)
         if stop.reason == "interrupted":
             run.update(status="interrupted")
