@@ -1,8 +1,6 @@
 """``bertkit tasks``: list tasks, show one, write one for a data file."""
 
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,6 @@ MOST_LABELS = 200
 SIBLINGS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 """Split -> names of the file that holds it beside a ``train`` file."""
 ORDER = ("summary", "source", "license", "type", "kind", "labels", "metrics", "encoder")
-BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,25 +100,22 @@ def to_toml(table: Mapping[str, Any]) -> str:
 
 
 def _key(key: str) -> str:
-    return key if BARE_KEY.fullmatch(key) else _text(key)
+    import tomlkit
 
-
-def _text(text: str) -> str:
-    """Quote a text: TOML's basic strings are JSON's, but for DEL; what UTF-8 cannot hold becomes U+FFFD."""
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return json.dumps(whole, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return tomlkit.key(key).as_string()
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str):
-        return _text(value)
+    """Return a value as TOML, a table in line; what UTF-8 cannot hold becomes U+FFFD."""
+    import tomlkit
+
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
-    return "[" + ", ".join(map(_value, value)) + "]"
+        inline = tomlkit.inline_table()
+        inline.update({key: tomlkit.item(below) for key, below in value.items()})
+        return inline.as_string()
+    if isinstance(value, str):
+        value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return str(tomlkit.item(value).as_string())
 
 
 # A new task ----------------------------------------------------------------------------------------------------
@@ -180,7 +174,7 @@ class _Draft:
         yield from map(_comment, self.notes)
         yield from (f"{_key(role)} = {_value(column)}" for role, column in self.columns.items())
         if self.others:
-            yield f"# Other columns: {', '.join(_text(column) for column in self.others)}."
+            yield f"# Other columns: {', '.join(_value(column) for column in self.others)}."
 
 
 def _draft(split: Split, over: dict[str, Any]) -> _Draft:

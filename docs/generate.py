@@ -1,0 +1,280 @@
+"""Write the generated parts of the documentation, or say which are stale.
+
+python docs/generate.py            rewrite them
+python docs/generate.py --check    change nothing; exit 1 and name the stale files
+
+A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; NAME is a function of this file
+(``-`` for ``_``) and, where it takes one, an argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import sys
+import textwrap
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "bertkit"
+RESULTS = ROOT / "benchmarks" / "results"
+PART = re.compile(r"(?P<begin><!-- generated: (?P<name>[^>]+?) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+ROLE = re.compile(r":\w+:`~?([^`]+)`")
+NOT_MEASURED = "*Not measured yet.*"
+
+
+# Pieces ----------------------------------------------------------------------------------------------------------
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def prose(docstring: str) -> str:
+    """Return a docstring's reStructuredText as Markdown on one line."""
+    text = " ".join(docstring.split())
+    return ROLE.sub(r"`\1`", text).replace("``", "`")
+
+
+def classes(module: str) -> dict[str, ast.ClassDef]:
+    """Return the classes of a module by name."""
+    tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def documented_fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str, str]]:
+    """Yield name, type, default and text of every field that a docstring follows."""
+    for line, following in zip(node.body, node.body[1:], strict=False):
+        if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name):
+            continue
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            default = ast.unparse(line.value) if line.value else ""
+            yield line.target.id, ast.unparse(line.annotation), default, prose(str(following.value.value))
+
+
+def choices() -> dict[str, str]:
+    """Return the names that ``config.py`` gives to ``Literal`` types, with what they stand for."""
+    tree = ast.parse((PACKAGE / "config.py").read_text(encoding="utf-8"))
+    return {
+        node.targets[0].id: ", ".join(f"`{ast.literal_eval(item)}`" for item in node.value.slice.elts)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Subscript)
+        and isinstance(node.value.slice, ast.Tuple)
+        and ast.unparse(node.value.value) == "Literal"
+    }
+
+
+# Parts -----------------------------------------------------------------------------------------------------------
+
+
+def help_(command: str) -> str:
+    """Return the frozen help of a command; ``tests/cli/test_help.py`` holds the command line to it."""
+    whole = (ROOT / "tests" / "golden" / "help.txt").read_text(encoding="utf-8")
+    screens = dict(re.findall(r"^\$ bertkit ?(.*?) ?--help\n(.*?)(?=^\$ bertkit|\Z)", whole, re.DOTALL | re.MULTILINE))
+    return f"```text\n{screens[command].rstrip()}\n```"
+
+
+def config(section: str) -> str:
+    """Return the settings of a section."""
+    name = {"train": "TrainConfig", "eval": "EvalConfig", "predict": "PredictConfig", "device": "DeviceConfig"}[section]
+    known = choices()
+    rows = [
+        (f"`{key}`", known.get(kind, kind), f"`{default.strip(chr(39))}`", text)
+        for key, kind, default, text in documented_fields(classes("config.py")[name])
+    ]
+    return table(("setting", "type", "default", ""), rows)
+
+
+def task_keys(which: str) -> str:
+    """Return the keys of a task file, or of its ``[data]``."""
+    node = classes("task.py")[{"task": "Task", "data": "DataSource"}[which]]
+    hidden = {"name", "file", "settings", "data"}
+    kinds = {"tuple[str, ...]": "list of texts", "str": "text", "dict[str, str]": "table", "dict[str, Any]": "table"}
+    rows = [
+        (f"`{key}`", kinds.get(kind, kind), text)
+        for key, kind, _, text in documented_fields(node)
+        if which == "data" or key not in hidden
+    ]
+    return table(("key", "type", ""), rows)
+
+
+def tasks() -> str:
+    """Return the shipped tasks, as ``bertkit tasks`` lists them."""
+    files = sorted((ROOT / "tasks").rglob("*.toml"), key=lambda file: file.relative_to(ROOT / "tasks").as_posix())
+    found = {file: tomllib.loads(file.read_text(encoding="utf-8")) for file in files}
+    rows = [
+        (f"`{file.relative_to(ROOT / 'tasks').with_suffix('').as_posix()}`", f"`{one['type']}`", one.get("summary", ""))
+        for file, one in found.items()
+    ]
+    return table(("task", "type", "summary"), rows)
+
+
+def families() -> str:
+    """Return what each encoder family supports; ``tests/test_families.py`` finds it out by trying."""
+    rows = json.loads((ROOT / "tests" / "golden" / "families.json").read_text(encoding="utf-8"))
+    shown = {True: "yes", False: "no"}
+    columns = list(rows[0])
+    return table(columns, [[shown.get(row[column], row[column]) for column in columns] for row in rows])
+
+
+def errors() -> str:
+    """Return the exception tree as ``errors.py`` draws it."""
+    docstring = ast.get_docstring(ast.parse((PACKAGE / "errors.py").read_text(encoding="utf-8"))) or ""
+    drawn = docstring.split("::\n", 1)[1].split("\nA message", 1)[0]
+    return f"```text\n{textwrap.dedent(drawn).strip()}\n```"
+
+
+def layers() -> str:
+    """Return the layers in order, lowest first, each with the first line of its docstring."""
+    test = ast.parse((ROOT / "tests" / "test_layers.py").read_text(encoding="utf-8"))
+    order = next(
+        ast.literal_eval(node.value)
+        for node in test.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ORDER"
+    )
+    rows = []
+    for name in order:
+        file = next((f for f in (PACKAGE / f"{name}.py", PACKAGE / name / "__init__.py") if f.is_file()), None)
+        if file:
+            docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+            place = f"`{name}/`" if file.name == "__init__.py" else f"`{name}.py`"
+            rows.append((place, prose(docstring.split("\n\n")[0])))
+    return table(("place", "what it is"), rows)
+
+
+def results(name: str) -> str:
+    """Return the table of a result that ``benchmarks/`` wrote."""
+    if name == "glue":
+        return _glue_results()
+    file = RESULTS / f"{name}.json"
+    if not file.is_file():
+        return NOT_MEASURED
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return f"{RENDERED[name](found)}\n\n{_made_by(found)}"
+
+
+def _glue_results() -> str:
+    parts = []
+    for file in sorted(RESULTS.glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if "tasks" not in found:
+            continue
+        rows = [
+            (
+                f"`glue/{task}`",
+                metric,
+                f"{score['mean']:.4f}",
+                f"{score['spread']:.4f}",
+                ", ".join(f"{run['scores'][metric]:.4f} ({run['seed']})" for run in one["runs"]),
+                f"{one['median_seconds']:.0f} s",
+            )
+            for task, one in found["tasks"].items()
+            for metric, score in one["scores"].items()
+        ]
+        head = ("task", "metric", "mean", "standard deviation", "each run (seed)", "median time of a run")
+        settings = ", ".join(f"`{setting}`" for setting in found["settings"]) or "the defaults"
+        parts.append(f"`{found['encoder']}`, settings: {settings}.\n\n{table(head, rows)}\n\n{_made_by(found)}")
+    return "\n\n".join(parts) or NOT_MEASURED
+
+
+def _demo_results(found: dict[str, Any]) -> str:
+    linear = found["tfidf"]
+    rows = [("TF-IDF + logistic regression, tuned", "", f"{linear['validation']:.4f}", f"{linear['test']:.4f}", "")]
+    rows += [
+        ("`minilm`, fine-tuned", run["seed"], f"{run['validation']:.4f}", f"{run['test']:.4f}", f"{run['seconds']:.0f} s")
+        for run in found["runs"]
+    ]
+    says = (
+        f"Fine-tuned, on test: mean {found['test_mean']:.4f}, standard deviation {found['test_spread']:.4f}; "
+        f"{found['points_apart']:.1f} points from the linear model."
+    )
+    return f"{table(('model', 'seed', 'validation accuracy', 'test accuracy', 'time of a run'), rows)}\n\n{says}"
+
+
+def _memory_results(found: dict[str, Any]) -> str:
+    rows = [(f"{run['rows']:,}", f"{run['peak_mb']:,.0f} MB") for run in found["runs"]]
+    return f"{table(('rows', 'peak resident memory'), rows)}\n\nGrowth: {found['growth']:.1%}."
+
+
+def _startup_results(found: dict[str, Any]) -> str:
+    rows = [(f"`{name}`", f"{seconds:.3f} s") for name, seconds in found["median_seconds"].items()]
+    return table(("process", "median of ten"), rows)
+
+
+RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "demo_reviews": _demo_results,
+    "predict_memory": _memory_results,
+    "startup": _startup_results,
+}
+
+
+def _made_by(found: dict[str, Any]) -> str:
+    machine = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"`{found['command']}`, {machine['date']}, {machine['cores']} cores of {machine['processor']}, "
+        f"{machine['memory_gib']} GiB; Python {machine['python']}, {versions}."
+    )
+
+
+PARTS: dict[str, Callable[..., str]] = {
+    "help": help_,
+    "config": config,
+    "task-keys": task_keys,
+    "tasks": tasks,
+    "families": families,
+    "errors": errors,
+    "layers": layers,
+    "results": results,
+}
+
+
+# Files -----------------------------------------------------------------------------------------------------------
+
+
+def pages() -> list[Path]:
+    """Return every file that may have generated parts."""
+    docs = (file for file in (ROOT / "docs").rglob("*.md") if "_build" not in file.parts)
+    return [ROOT / "README.md", *sorted(docs)]
+
+
+def generated(text: str) -> str:
+    """Return a page with its generated parts made anew."""
+
+    def part(match: re.Match[str]) -> str:
+        kind, _, argument = match["name"].partition(" ")
+        made = PARTS[kind](argument) if argument else PARTS[kind]()
+        return f"{match['begin']}{made}\n{match['end']}"
+
+    return PART.sub(part, text)
+
+
+def stale() -> dict[Path, str]:
+    """Return the pages whose generated parts are not what they should be, with what they should be."""
+    wanted = {page: generated(page.read_text(encoding="utf-8")) for page in pages()}
+    return {page: text for page, text in wanted.items() if text != page.read_text(encoding="utf-8")}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a file is stale")
+    check = parser.parse_args().check
+    found = stale()
+    for page, text in found.items():
+        sys.stderr.write(f"{page.relative_to(ROOT)} {'is stale: run python docs/generate.py' if check else 'written'}\n")
+        if not check:
+            page.write_text(text, encoding="utf-8")
+    return 1 if check and found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
