@@ -96,14 +96,20 @@ def training(
     wrapped, prepared = accelerator.prepare(model, optimizer)
     engine = _Engine(wrapped, prepared, objective, collate, config, accelerator)
     yield _start(model, batches, total, state, accelerator)
-    reason = "finished"
-    if state.step < total:
+    if _evaluation_is_due(state, config, batches.steps_per_epoch, total):
+        # The run was cut short between this step and its evaluation.
+        yield _evaluated(state, evaluate(), metric, better)
+        best = state.best_step == state.step
+        yield Checkpoint(step=state.step, best=best, state=capture(state, model, optimizer, accelerator))
+    enough = _enough(state, config)
+    reason = "early stopping" if enough and state.step < total else "finished"
+    if state.step < total and not enough:
         for draw in batches.draws(epoch=state.epoch, index=state.index):
             yield engine.step(draw, state, total, batches.steps_per_epoch)
             stopping = should_stop()
-            if not stopping and (_due(state, config.eval_steps, batches.steps_per_epoch) or state.step == total):
+            if not stopping and _evaluation_is_due(state, config, batches.steps_per_epoch, total):
                 yield _evaluated(state, evaluate(), metric, better)
-            enough = bool(config.patience) and state.not_better >= config.patience
+            enough = _enough(state, config)
             if stopping or state.last_evaluation == state.step or _due(state, config.save_steps, total + 1):
                 best = state.best_step == state.step and state.last_evaluation == state.step
                 yield Checkpoint(step=state.step, best=best, state=capture(state, model, optimizer, accelerator))
@@ -215,6 +221,17 @@ def _start(
 
 def _due(state: State, every: int, otherwise: int) -> bool:
     return state.step % (every or otherwise) == 0
+
+
+def _evaluation_is_due(state: State, config: TrainConfig, steps_per_epoch: int, total: int) -> bool:
+    """Say whether the step that was taken is one after which to evaluate, and was not evaluated yet."""
+    if not state.step or state.last_evaluation == state.step:
+        return False
+    return _due(state, config.eval_steps, steps_per_epoch) or state.step == total
+
+
+def _enough(state: State, config: TrainConfig) -> bool:
+    return bool(config.patience) and state.not_better >= config.patience
 
 
 def _evaluated(state: State, found: Evaluation, metric: str, better: Callable[[float, float | None], bool]) -> Scores:

@@ -22,6 +22,8 @@ from bertkit.errors import RunError, did_you_mean
 from bertkit.events import Checkpoint, Event, to_json
 
 STATUSES = ("created", "running", "finished", "interrupted", "failed")
+NEEDED = {"task", "encoder", "seed", "created", "request", "resolved_task", "config", "held_out_rows"}
+"""What every ``run.json`` holds from the start."""
 MODEL_FACTS = "bertkit.json"
 """The file in ``model/`` that says what bertkit needs beyond plain transformers."""
 
@@ -45,7 +47,11 @@ class Run:
         with _disk_errors(out or runs):
             folder = _fresh(out) if out else _numbered(runs, name)
         run = cls(folder, {"status": "created", "created": now(), **record})
-        run.update()
+        try:
+            run.update()
+        except RunError:
+            run.remove()
+            raise
         return run
 
     @classmethod
@@ -64,6 +70,9 @@ class Run:
             raise RunError(f"{file} is damaged: {error}. Train again, or restore it from a copy.") from error
         if not isinstance(record, dict) or record.get("status") not in STATUSES:
             raise RunError(f"{file} is damaged: it holds no known status. Train again, or restore it from a copy.")
+        missing = sorted(NEEDED - record.keys())
+        if missing:
+            raise RunError(f"{file} is damaged: it lacks {', '.join(missing)}. Train again, or restore it from a copy.")
         return cls(folder, record)
 
     def remove(self) -> None:
@@ -84,7 +93,11 @@ class Run:
         Raises:
             RunError: if the run did not finish.
         """
-        if self.status != "finished" or not (self.folder / "model" / MODEL_FACTS).is_file():
+        if self.status == "finished" and not (self.folder / "model" / MODEL_FACTS).is_file():
+            raise RunError(
+                f"{self.folder / 'model'} is damaged: it holds no {MODEL_FACTS}. Train again, or restore it from a copy."
+            )
+        if self.status != "finished":
             raise RunError(
                 f"{self.folder} is not finished (status '{self.status}'), so it has no model to use. "
                 f"'bertkit finetune --resume {self.folder}' goes on with it."
@@ -120,9 +133,22 @@ class Run:
                     yield json.loads(line)
 
     def scores(self) -> dict[str, Any]:
-        """Return ``scores.json``, or an empty table where there is none yet."""
+        """Return ``scores.json``, or an empty table where there is none yet.
+
+        Raises:
+            RunError: if it is damaged.
+        """
         file = self.folder / "scores.json"
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if self.status != "finished" and not file.is_file():
+            return {}
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{file} is damaged: {error}. 'bertkit eval {self.folder}' scores the model anew."
+            ) from error
+        if not isinstance(found, dict) or not {"splits", "best_step", "last_step"} <= found.keys():
+            raise RunError(f"{file} is damaged: it lacks scores. 'bertkit eval {self.folder}' scores the model anew.")
         return found
 
     # Writing -------------------------------------------------------------------------------------------------
@@ -141,11 +167,14 @@ class Run:
         with _disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             beside = path.with_name(f".{path.name}.{os.getpid()}")
-            with beside.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
+            try:
+                with beside.open("w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(beside, path)
+            finally:
+                beside.unlink(missing_ok=True)
         return path
 
     @contextmanager
@@ -168,7 +197,12 @@ class Run:
                 shutil.rmtree(old, ignore_errors=True)
                 if place.exists():
                     os.replace(place, old)
-                os.replace(beside, place)
+                try:
+                    os.replace(beside, place)
+                except OSError:
+                    if old.exists():
+                        old.rename(place)
+                    raise
                 _sync(place.parent)
                 shutil.rmtree(old, ignore_errors=True)
         finally:

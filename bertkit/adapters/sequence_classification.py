@@ -7,6 +7,7 @@ The head is Hugging Face's own. For BERT it is the paper's ``P = softmax(C W^T +
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -327,9 +328,12 @@ class SequenceClassification(Adapter):
 
 
 def label_name(value: Any) -> str:
-    """Return a label cell as a name: ``3`` and ``3.0`` are ``"3"``, ``True`` is ``"true"``."""
+    """Return a label cell as a name: ``3``, ``3.0`` and ``"3.0"`` are ``"3"``, ``True`` is ``"true"``."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str):
+        # pandas writes whole numbers beside missing ones as 3.0.
+        return re.sub(r"^(-?\d+)\.0+$", r"\1", value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
@@ -354,17 +358,26 @@ def _kind(task: Task, values: Sequence[Any], guessed: str) -> str:
     return "single" if task.labels and guessed == "regression" else guessed
 
 
-def _distinct(values: Sequence[Any], kind: str, column: str) -> tuple[str, ...]:
+def label_names(values: Sequence[Any], kind: str) -> list[str]:
+    """Return the distinct label names in cells, sorted; names that are all whole numbers by their value.
+
+    Raises:
+        DataError: if a multi-label cell cannot be taken apart.
+    """
     items = [item for value in values for item in _items(value)] if kind == "multi" else values
     names = {label_name(item) for item in items}
+    numeric = all(name.removeprefix("-").isdecimal() for name in names)
+    return sorted(names, key=int) if numeric else sorted(names)
+
+
+def _distinct(values: Sequence[Any], kind: str, column: str) -> tuple[str, ...]:
+    names = label_names(values, kind)
     if len(names) < 2:
         raise DataError(
-            f"Column '{column}' holds {len(names)} distinct labels ({', '.join(map(repr, sorted(names))) or 'none'}), "
+            f"Column '{column}' holds {len(names)} distinct labels ({', '.join(map(repr, names)) or 'none'}), "
             "and classification needs two. Is it the right column? --set columns.label=NAME names another."
         )
-    if all(name.removeprefix("-").isdecimal() for name in names):
-        return tuple(sorted(names, key=int))
-    return tuple(sorted(names))
+    return tuple(names)
 
 
 def _items(value: Any) -> list[Any]:

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bertkit import catalog
+from bertkit import adapters, catalog
+from bertkit.adapters.sequence_classification import label_names
 from bertkit.data import Split, files, guess
 from bertkit.errors import TaskError, did_you_mean
 from bertkit.task import Task
 
 TYPE = "sequence-classification"
-ROLES = ("text", "text_pair?", "label!")
-"""The roles of :data:`TYPE`; its adapter cannot be asked here without loading what a task file does not need."""
 MOST_LABELS = 200
 """Labels that are written into a task file; more are left to the data."""
 SIBLINGS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -178,7 +177,7 @@ class _Draft:
 
 
 def _draft(split: Split, over: dict[str, Any]) -> _Draft:
-    found = guess.guess_columns(split.examples, ROLES, given=over.get("columns"))
+    found = guess.guess_columns(split.examples, adapters.find(TYPE).columns, given=over.get("columns"))
     names = list(dict.fromkeys(column for example in split.examples for column in example))
     for role in ("text", "label"):
         if found.columns.get(role) not in names:
@@ -202,22 +201,11 @@ def _draft(split: Split, over: dict[str, Any]) -> _Draft:
 
 
 def _labels(cells: Sequence[Any], kind: str) -> list[str]:
-    """Return the distinct labels, sorted; none where the cells are texts that only the adapter takes apart."""
-    if kind == "multi" and not all(isinstance(cell, list) for cell in cells):
+    """Return the distinct labels, sorted; none where they are too many to write down."""
+    if any(isinstance(cell, dict) for cell in cells):
         return []
-    items = [item for cell in cells for item in (cell if isinstance(cell, list) else [cell])]
-    names = {_label_name(item) for item in items}
-    if len(names) > MOST_LABELS or any(isinstance(item, list | dict) for item in items):
-        return []
-    numbers = all(name.removeprefix("-").isdecimal() for name in names)
-    return sorted(names, key=int) if numbers else sorted(names)
-
-
-def _label_name(item: Any) -> str:
-    """Name a label as the adapter does: ``3.0`` is ``"3"``, ``True`` is ``"true"``."""
-    if isinstance(item, bool):
-        return str(item).lower()
-    return str(int(item)) if isinstance(item, float) and item.is_integer() else str(item)
+    names = label_names(cells, kind)
+    return names if len(names) <= MOST_LABELS else []
 
 
 def _siblings(data: Path) -> dict[str, Path]:

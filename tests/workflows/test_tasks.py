@@ -104,10 +104,10 @@ def test_new_reads_lists_as_several_labels(tmp_path):
     assert (task.kind, task.labels) == ("multi", ("x", "y"))
 
 
-def test_new_leaves_joined_labels_to_the_data(tmp_path):
+def test_new_takes_joined_labels_apart(tmp_path):
     path = tmp_path / "many.csv"
     path.write_text("text,label\na,x|y\nb,x\n")
-    assert catalog.find_task(tasks.new(path, overrides={"kind": "multi"}).path).labels == ()
+    assert catalog.find_task(tasks.new(path, overrides={"kind": "multi"}).path).labels == ("x", "y")
 
 
 def test_new_keeps_odd_column_names(tmp_path):
