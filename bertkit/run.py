@@ -192,6 +192,8 @@ class Run:
                 beside.mkdir(parents=True)
                 yield beside
                 for file in beside.iterdir():
+                    # safetensors writes files for their owner alone; others may read what they may read beside it.
+                    file.chmod(beside.stat().st_mode & 0o666)
                     _sync(file)
                 old = place.with_name(f".{place.name}.old")
                 shutil.rmtree(old, ignore_errors=True)

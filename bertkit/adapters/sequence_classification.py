@@ -43,10 +43,12 @@ class SequenceClassification(Adapter):
         """Fill in columns, kind, labels and metrics; see :meth:`Adapter.resolve`."""
         from bertkit.data import guess
 
+        _require_columns(task.columns, examples)
         found = guess.guess_columns(examples, cls.columns, given=task.columns)
         columns, notes = dict(task.columns) | found.columns, list(found.notes)
         column = str(columns.get("label", "label"))
-        values = [v for v in (example.get(column, example.get("label")) for example in examples) if v is not None]
+        cells = (example.get(column, example.get("label")) for example in examples)
+        values = [cell for cell in cells if cell is not None and cell != ""]
         kind = task.kind or _kind(task, values, guess.guess_kind(values))
         labels = task.labels or (() if kind == "regression" else _distinct(values, kind, column))
         if not task.labels and labels:
@@ -78,7 +80,7 @@ class SequenceClassification(Adapter):
             problems += self.check_text(example, "text_pair")
         if not labelled:
             return problems
-        value = self.value(example, "label")
+        value = self.cell(example)
         if value is None:
             return [*problems, f"column '{self.column('label')}' holds no label"]
         try:
@@ -86,6 +88,14 @@ class SequenceClassification(Adapter):
         except DataError as error:
             problems.append(str(error))
         return problems
+
+    def cell(self, example: Example) -> Any:
+        """Return the label cell, None where there is no label: CSV has no null but the empty text.
+
+        Of several labels, an empty text names none, which is a label.
+        """
+        value = self.value(example, "label")
+        return None if value == "" and self.kind != "multi" else value
 
     def target(self, value: Any) -> Any:
         """Return a label cell as the loss needs it: an id, a list of K zeros and ones, or a number.
@@ -107,10 +117,12 @@ class SequenceClassification(Adapter):
             DataError: if it is neither.
         """
         name = label_name(value)
-        if name in self.ids:
-            return self.ids[name]
+        for written in (str(value), name):
+            if written in self.ids:
+                return self.ids[written]
         # Where names are numbers (stars), a number that is none of them is no id: 0 must not become 1 star.
-        if name.isdecimal() and int(name) < len(self.labels) and not any(label.isdecimal() for label in self.labels):
+        numbered = any(label_name(label).removeprefix("-").isdecimal() for label in self.labels)
+        if name.isdecimal() and int(name) < len(self.labels) and not numbered:
             return int(name)
         allowed = ", ".join(f"'{label}'" for label in self.labels[:10])
         near = did_you_mean(name, self.labels) if len(self.labels) > 10 else ""
@@ -118,13 +130,13 @@ class SequenceClassification(Adapter):
 
     def labelled(self, examples: Sequence[Example]) -> bool:
         """Say whether any example has a label."""
-        return any(self.value(example, "label") is not None for example in examples)
+        return any(self.cell(example) is not None for example in examples)
 
     def balance(self, examples: Sequence[Example]) -> dict[str, int]:
         """Return label -> examples that carry it, in id order; empty for regression."""
         counts: Counter[str] = Counter()
         for example in examples:
-            value = self.value(example, "label")
+            value = self.cell(example)
             if value is not None and self.kind != "regression":
                 items = _items(value) if self.kind == "multi" else [value]
                 counts.update(self.labels[self.label_id(item)] for item in items)
@@ -170,7 +182,7 @@ class SequenceClassification(Adapter):
 
         Rows to train on and to score were checked before, and a batch without targets has no loss.
         """
-        value = self.value(example, "label")
+        value = self.cell(example)
         try:
             return None if value is None else self.target(value)
         except DataError:
@@ -351,6 +363,21 @@ def longest_first(lengths: Sequence[int], room: int) -> list[int]:
     if short + long > room:
         short, long = room // 2, room - room // 2
     return [short, long] if lengths[0] <= lengths[1] else [long, short]
+
+
+def _require_columns(columns: Mapping[str, Any], examples: Sequence[Example]) -> None:
+    """Refuse a column that the task names and no row has, where another would silently take its place.
+
+    Raises:
+        DataError: naming the columns that there are.
+    """
+    names = list(dict.fromkeys(name for example in examples for name in example))
+    for role, column in columns.items():
+        if column not in names and role in names:
+            raise DataError(
+                f"No row has the column '{column}', which is named for {role}.{did_you_mean(str(column), names)} "
+                f"There are {', '.join(map(repr, names[:12]))}."
+            )
 
 
 def _kind(task: Task, values: Sequence[Any], guessed: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +19,7 @@ from bertkit.data import Split, sources
 from bertkit.data.batches import TrainingBatches
 from bertkit.data.sources import Data
 from bertkit.encoder import Encoder, Source
-from bertkit.errors import BertkitError, ConfigError, RunError, together
+from bertkit.errors import BertkitError, ConfigError, RunError, one_line, together
 from bertkit.events import Checkpoint, Listener, Note, Phase, Progress, Scores, Start, Step, Stop, ignore
 from bertkit.run import MODEL_FACTS, Run, now
 from bertkit.run import find as find_run
@@ -194,14 +196,28 @@ def finetune(
     began = time.perf_counter()
     where = DeviceConfig(device=device, precision=precision, threads=threads)
     run: Run | None
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ConfigError(f"seed is {seed}, and must be a whole number from 0 to 2**63 - 1.")
     if resume is not None:
         run = find_run(resume, Path(runs))
-        _refuse_with_resume(run, task=task, encoder=encoder, seed=seed, settings=settings)
+        _refuse_with_resume(
+            run,
+            settings=settings,
+            out=out,
+            task=task,
+            encoder=_folder_or_name(str(encoder)),
+            revision=revision,
+            seed=seed,
+            limit=limit,
+            **_asked(where),
+        )
+        if run.status == "finished" and data is None:
+            return _already(run, listen)
         request = Request.of_run(run, data=data, offline=offline)
     else:
-        if task is None:
+        if task is None and (data is None or isinstance(data, str | Path)):
             raise ConfigError("finetune needs a task: a name ('bertkit tasks' lists them), a task file or a data file.")
-        found, rows = task_of(task, settings)
+        found, rows = task_of(data if task is None else task, settings)
         chosen = _encoder_name(str(encoder), found, listen)
         request = Request(
             task=found,
@@ -215,7 +231,8 @@ def finetune(
         )
         run = _existing(Path(out)) if out else None
     if run is not None and run.status == "finished":
-        return _already(run, request, listen)
+        _refuse_other(run, request, offline=offline)
+        return _already(run, listen)
     return _Training(request, listen, should_stop, began).run(run, Path(runs), Path(out) if out else None)
 
 
@@ -231,6 +248,7 @@ class _Training:
         self.examples = 0
         self.tokens = 0
         self.steps = 0
+        self.advised = False
 
     def run(self, existing: Run | None, runs: Path, out: Path | None) -> Finetuned:
         """Do it all, in a new run folder or in the unfinished one that ``existing`` is."""
@@ -242,10 +260,12 @@ class _Training:
         try:
             return self._train(run, prepared, source, start)
         except BaseException as error:
-            if not run.checkpoints() and not self.steps:
+            if existing is None and not self.steps:
                 run.remove()
-            elif isinstance(error, BertkitError):
-                run.update(status="failed", error=str(error))
+            elif isinstance(error, Exception):
+                # On a full disk this fails as well; the fault to tell of is the first one.
+                with suppress(RunError):
+                    run.update(status="failed", error=one_line(str(error)))
             raise
 
     def _prepare(self) -> tuple[Prepared, Source]:
@@ -283,6 +303,7 @@ class _Training:
             "task": prepared.task.name,
             "encoder": source.name,
             "seed": self.request.seed,
+            "argv": list(sys.argv),
             "request": self.request.to_json(),
             "resolved_task": prepared.task.to_table(),
             "config": {
@@ -309,12 +330,16 @@ class _Training:
         )
         if difference:
             raise RunError(
-                f"{run.folder} was made from something else: {difference.removeprefix('request.')}. "
+                f"{run.folder} was made from something else: {_plainly(difference)}. "
                 "Name another --out, or start a new run."
             )
         start, faults = run.newest_checkpoint()
         for fault in faults:
-            self.tell(Note(message=f"{fault} The one before it is used.", level="warning"))
+            last = start is None and fault is faults[-1]
+            rest = "" if last else " The one before it is used."
+            self.tell(Note(message=f"{fault}{rest}", level="warning"))
+        if start is None:
+            self.tell(Note(message=f"{run.folder} has no whole checkpoint, so it starts again"))
         return start
 
     def _train(self, run: Run, prepared: Prepared, source: Source, start: dict[str, Any] | None) -> Finetuned:
@@ -332,6 +357,7 @@ class _Training:
         _check_length(prepared, loaded)
         adapter.bind(loaded.tokenizer)
         features = self._encode(prepared, loaded)
+        run.record.pop("error", None)
         run.update(
             status="running",
             device={"name": place.name, "precision": place.precision, "reason": place.reason, "threads": place.threads},
@@ -414,7 +440,8 @@ class _Training:
             run.save_checkpoint(event)
         run.append(event)
         self.tell(event)
-        if isinstance(event, Scores) and event.constant is not None:
+        if isinstance(event, Scores) and event.constant is not None and not self.advised:
+            self.advised = True
             self.tell(Note(message=_advice(event.constant), level="warning"))
 
     def _predict(
@@ -538,7 +565,7 @@ def save_model(run: Run, adapter: Adapter, loaded: Encoder, accelerator: Acceler
 def _encoder_name(given: str, task: Task, listen: Listener) -> str:
     """Return the encoder to start from, and say so where the user did not."""
     if given:
-        return str(Path(given).expanduser().resolve()) if Path(given).expanduser().is_dir() else given
+        return _folder_or_name(given)
     name = task.encoder or DEFAULT_ENCODER
     listen(
         Note(
@@ -548,29 +575,64 @@ def _encoder_name(given: str, task: Task, listen: Listener) -> str:
     return name
 
 
+def _folder_or_name(given: str) -> str:
+    """Return an encoder's folder as an absolute path, and any other name as it is."""
+    folder = Path(given).expanduser()
+    return str(folder.resolve()) if given and folder.is_dir() else given
+
+
+def _asked(where: DeviceConfig) -> dict[str, Any]:
+    """Return what was asked of the device beyond the defaults, which ask for nothing."""
+    default = config.describe(DeviceConfig())
+    return {name: value for name, value in config.describe(where).items() if value != default[name]}
+
+
 def _existing(out: Path) -> Run | None:
     return Run.open(out) if (out / "run.json").is_file() else None
 
 
 def _refuse_with_resume(run: Run, **given: Any) -> None:
     """A resumed run is what it was; say which of the arguments asks for something else."""
-    stored = run.record["request"]
-    if given["settings"]:
+    stored = {**run.record["request"], **run.record["request"]["device"]}
+    if given.pop("settings"):
         raise RunError(f"--resume {run.folder} goes on with its own settings. Drop --set, or start a new run.")
-    for name in ("task", "encoder", "seed"):
-        value = given[name]
-        if value not in (None, "") and value != stored[name]:
+    out = given.pop("out")
+    if out is not None and Path(out).resolve() != run.folder.resolve():
+        raise RunError(f"--resume {run.folder} goes on in its own folder. Drop --out, or start a new run.")
+    for name, value in given.items():
+        if value not in (None, "", 0) and value != stored[name]:
             raise RunError(
                 f"{run.folder} was trained with {name} {stored[name]}; --resume got {name} {value}. "
                 f"Drop it, or start a new run."
             )
 
 
-def _already(run: Run, request: Request, listen: Listener) -> Finetuned:
-    """Give back a finished run, if it was made from the same request."""
+def _refuse_other(run: Run, request: Request, *, offline: bool) -> None:
+    """Refuse a finished run that was made from another request, or from other Python rows.
+
+    Raises:
+        RunError: naming the first difference.
+    """
     difference = config.first_difference(_as_json(request.to_json()), run.record["request"])
+    if not difference and run.record["request"]["data"] == "python rows":
+        prepared = prepare(
+            request.task, data=request.data, offline=offline, limit=request.limit, seed=request.seed, listen=ignore
+        )
+        same = sources.fingerprint(prepared.dataset) == run.record["data_hash"]
+        difference = None if same else "data_hash"
     if difference:
-        raise RunError(f"{run.folder} is finished, and {difference}. Name another --out, or start a new run.")
+        raise RunError(f"{run.folder} is finished, and {_plainly(difference)}. Name another --out, or start a new run.")
+
+
+def _plainly(difference: str) -> str:
+    """Return a difference in the user's words."""
+    if difference.startswith(("data_hash", "held_out_rows")):
+        return "the data is not what it was then"
+    return difference.removeprefix("request.").removeprefix("task_table.")
+
+
+def _already(run: Run, listen: Listener) -> Finetuned:
+    """Give back a finished run."""
     listen(Note(message=f"{run.folder} is finished already; nothing to do"))
     scores = run.scores()
     record = run.record
@@ -582,9 +644,9 @@ def _already(run: Run, request: Request, listen: Listener) -> Finetuned:
         scores=scores["splits"],
         best_step=scores["best_step"],
         steps=scores["last_step"],
-        seconds=record["seconds"],
-        examples_per_second=record["examples_per_second"],
-        tokens_per_second=record["tokens_per_second"],
+        seconds=record.get("seconds", 0.0),
+        examples_per_second=record.get("examples_per_second", 0.0),
+        tokens_per_second=record.get("tokens_per_second", 0.0),
         already=True,
     )
 

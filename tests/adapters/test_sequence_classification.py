@@ -85,7 +85,7 @@ def ids(length: int, start: int = 0) -> list[int]:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("negative", 0), ("positive", 1), ("0", 0), ("1", 1), (0, 0), (1, 1), (0.0, 0), (1.0, 1)],
+    [("negative", 0), ("positive", 1), ("0", 0), ("1", 1), (0, 0), (1, 1), (0.0, 0), (1.0, 1), ("1.0", 1)],
 )
 def test_label_is_read_by_name_else_as_an_id(value: Any, expected: int) -> None:
     assert made().label_id(value) == expected
@@ -102,12 +102,22 @@ def test_number_is_no_id_where_names_are_numbers(value: Any) -> None:
         made(labels=("1", "2", "3", "4", "5")).label_id(value)
 
 
+@pytest.mark.parametrize(("value", "expected"), [("1.0", 0), (1.0, 0), ("2.0", 1)])
+def test_label_is_read_as_it_is_written_first(value: Any, expected: int) -> None:
+    assert made(labels=("1.0", "2.0")).label_id(value) == expected
+
+
+def test_number_beside_names_with_a_fraction_is_no_id() -> None:
+    with pytest.raises(DataError, match=r"label '0' is not one of '1\.0', '2\.0'"):
+        made(labels=("1.0", "2.0")).label_id(0)
+
+
 @pytest.mark.parametrize(("value", "expected"), [(True, 1), (False, 0), ("true", 1)])
 def test_truth_value_is_a_name(value: Any, expected: int) -> None:
     assert made(labels=("false", "true")).label_id(value) == expected
 
 
-@pytest.mark.parametrize("value", [True, 2, -1, "2", 0.5, "Positive", "", " 1", "1.0"])
+@pytest.mark.parametrize("value", [True, 2, -1, "2", 0.5, "Positive", "", " 1", "1.5", "²"])
 def test_what_is_neither_name_nor_id_is_refused(value: Any) -> None:
     with pytest.raises(DataError, match=r"^label '.*' is not one of 'negative', 'positive'\.$"):
         made().label_id(value)
@@ -129,7 +139,9 @@ def test_long_label_is_cut_in_the_message() -> None:
         made().label_id("a" * 1000)
 
 
-@pytest.mark.parametrize(("value", "name"), [(3, "3"), (3.0, "3"), (3.5, "3.5"), (True, "true"), ("a", "a")])
+@pytest.mark.parametrize(
+    ("value", "name"), [(3, "3"), (3.0, "3"), ("3.0", "3"), (3.5, "3.5"), (True, "true"), ("a", "a")]
+)
 def test_label_name_is_one_text_for_one_value(value: Any, name: str) -> None:
     assert label_name(value) == name
 
@@ -188,6 +200,7 @@ def resolved(cells: list[Any], **changes: Any) -> tuple[Task, list[str]]:
         (["10", "9", "2"], ("2", "9", "10")),
         ([1.0, 0.0, None], ("0", "1")),
         ([1, -1, 1], ("-1", "1")),
+        (["1.0", "0.0"], ("0", "1")),
         ([True, False], ("false", "true")),
         (["b", "10", "9"], ("10", "9", "b")),
     ],

@@ -101,7 +101,7 @@ def test_label_column_by_another_name(tiny_encoder: Path, tmp_path: Path, run: P
 
 
 def test_label_column_that_is_missing_is_named(tiny_encoder: Path, reviews_file: Path, run: Path) -> None:
-    with pytest.raises(DataError, match=r"'stars'.*'text', 'label'"):
+    with pytest.raises(DataError, match=r"No row has the column 'stars', which is named for label\. There are 'text', 'label'"):
         train(reviews_file, encoder=tiny_encoder, out=run, settings={"columns.label": "stars"})
     assert not run.exists()
 
@@ -171,19 +171,6 @@ def test_pairs_get_segment_ids(tiny_encoder: Path, run: Path, monkeypatch: pytes
     assert record(run)["resolved_task"]["columns"] == {"text": "premise", "text_pair": "hypothesis", "label": "label"}
     assert seen
     assert all(ids == {0, 1} for ids in seen)
-
-
-def test_column_that_settled_roles_do_not_name_is_no_second_text(tiny_encoder: Path, tmp_path: Path) -> None:
-    rows = reviews(40)
-    settings = {"columns.text": "text", "columns.label": "label"}
-    plain = train(rows, encoder=tiny_encoder, out=tmp_path / "plain", settings=settings)
-    more = train(
-        [row | {"text_pair": None if n % 2 else "good"} for n, row in enumerate(rows)],
-        encoder=tiny_encoder,
-        out=tmp_path / "more",
-        settings=settings,
-    )
-    assert same_weights(plain.run, more.run)
 
 
 def test_missing_validation_is_cut_alike_for_every_seed(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""The validation split that is cut off train: its size, its shares, its rows."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bertkit.data import Dataset, Split
+from bertkit.data.holdout import MOST, cut, limit, stratified, take
+from bertkit.errors import DataError
+
+
+def dataset(labels: list[Any], **splits: Split) -> Dataset:
+    rows = [{"id": index, "label": label} for index, label in enumerate(labels)]
+    train = Split(name="train", examples=rows, source="train.tsv", lines=[index + 2 for index in range(len(rows))])
+    return Dataset(splits={"train": train, **splits}, revision="abc", notes=["first"])
+
+
+def label_of(example: dict[str, Any]) -> Any:
+    return example["label"]
+
+
+def ids(split: Split) -> list[int]:
+    return [example["id"] for example in split.examples]
+
+
+@given(st.lists(st.sampled_from("aaaabbc"), min_size=1, max_size=200), st.integers(1, 200))
+def test_stratified_gives_each_group_its_share(groups: list[str], number: int) -> None:
+    number = min(number, len(groups))
+    chosen = stratified(list(groups), number)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == number
+    counts, taken = Counter(groups), Counter(groups[index] for index in chosen)
+    for name, count in counts.items():
+        exact = number * count / len(groups)
+        assert math.floor(exact) <= taken[name] <= math.ceil(exact)
+
+
+@pytest.mark.parametrize(("rows", "held"), [(10, 1), (14, 1), (16, 2), (100, 10), (104, 10), (19_999, 2000)])
+def test_cut_holds_out_a_tenth(rows: int, held: int) -> None:
+    found, chosen = cut(dataset([n % 2 for n in range(rows)]), label_of)
+    assert len(chosen) == len(found.splits["validation"].examples) == held
+    assert len(found.splits["train"].examples) == rows - held
+
+
+def test_cut_holds_out_2000_rows_at_most() -> None:
+    _, chosen = cut(dataset([n % 3 for n in range(50_000)]), label_of)
+    assert len(chosen) == MOST == 2000
+
+
+def test_cut_keeps_shares_places_and_every_row_once() -> None:
+    made = dataset(["rare"] * 20 + ["common"] * 180)
+    found, chosen = cut(made, label_of)
+    train, validation = found.splits["train"], found.splits["validation"]
+    assert Counter(map(label_of, validation.examples)) == {"rare": 2, "common": 18}
+    assert sorted(ids(train) + ids(validation)) == list(range(200))
+    assert ids(validation) == chosen
+    assert ids(train) == sorted(ids(train))
+    assert validation.name == "validation"
+    assert [train.place(index) for index in (0, 5)] == [f"train.tsv:{ids(train)[index] + 2}" for index in (0, 5)]
+    assert validation.place(0) == f"train.tsv:{chosen[0] + 2}"
+
+
+def test_cut_is_always_the_same_rows() -> None:
+    labels = [n % 2 for n in range(60)]
+    assert cut(dataset(labels), label_of)[1] == cut(dataset(labels), label_of)[1] == [7, 18, 24, 25, 33, 50]
+
+
+def test_cut_says_so_and_keeps_what_else_there_is() -> None:
+    test = Split(name="test", examples=[{"id": 0}], source="test.tsv")
+    found, _ = cut(dataset(["a"] * 40, test=test), label_of)
+    note = "there is no validation split, so 4 of 40 training rows are held out for it"
+    assert found.notes == ["first", note]
+    assert found.splits["test"] is test
+    assert found.revision == "abc"
+
+
+def test_cut_without_groups_works() -> None:
+    assert len(cut(dataset([0.1 * n for n in range(30)]), lambda example: None)[1]) == 3
+
+
+def test_cut_of_fewer_than_10_rows_is_refused() -> None:
+    match = r"train\.tsv has 9 rows and there is no validation split.*--set data\.files\.validation=FILE"
+    with pytest.raises(DataError, match=match):
+        cut(dataset(["a"] * 9), label_of)
+
+
+def test_take_counts_rows_from_1_where_the_source_has_no_lines() -> None:
+    split = Split(name="train", examples=[{"id": n} for n in range(5)], source="rows")
+    taken = take(split, [1, 4], name="part")
+    assert (taken.name, ids(taken), list(taken.lines or [])) == ("part", [1, 4], [2, 5])
+
+
+def test_limit_takes_rows_by_seed_in_their_order() -> None:
+    train = dataset(["a"] * 100).splits["train"]
+    one, same, other = limit(train, 10, 1), limit(train, 10, 1), limit(train, 10, 2)
+    assert len(ids(one)) == len(set(ids(one))) == 10
+    assert ids(one) == sorted(ids(one)) == ids(same) != ids(other)
+    assert one.place(0) == f"train.tsv:{ids(one)[0] + 2}"
+    assert ids(one) != list(range(10))
+
+
+@pytest.mark.parametrize("number", [0, 100, 1000])
+def test_limit_of_nothing_or_of_more_is_all(number: int) -> None:
+    train = dataset(["a"] * 100).splits["train"]
+    assert limit(train, number, 1) is train
