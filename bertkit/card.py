@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bertkit import encoder
+from bertkit.metrics.names import with_intervals
 
 
 def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *, best_step: int) -> str:
@@ -52,12 +53,9 @@ def _metadata(record: Mapping[str, Any]) -> str:
 def _score_table(scores: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> str:
     rows = ["| split | rows | metric | score |", "| --- | --- | --- | --- |"]
     for split, values in scores.items():
-        for name, value in values.items():
-            if name.endswith("_interval"):
-                continue
-            low_high = values.get(f"{name}_interval")
-            between = f" [{low_high[0]:.4f}, {low_high[1]:.4f}]" if low_high else ""
-            rows.append(f"| {_text(split)} | {record['num_examples'][split]} | {name} | {value:.4f}{between} |")
+        for name, value, interval in with_intervals(values):
+            between = f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
+            rows.append(f"| {split} | {record['num_examples'][split]} | {name} | {value:.4f}{between} |")
     return "\n".join(rows)
 
 

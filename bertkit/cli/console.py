@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertkit.errors import BertkitError, one_line
 from bertkit.events import Event, Note, Phase, Progress, Scores, Start, Step, Stop
+from bertkit.metrics.names import with_intervals
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -89,10 +90,7 @@ def score_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
     """Write scores with their intervals."""
     rows = []
     for split, scores in splits.items():
-        for name, value in scores.items():
-            if name.endswith("_interval"):
-                continue
-            interval = scores.get(f"{name}_interval")
+        for name, value, interval in with_intervals(scores):
             between = f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""
             rows.append((split, name, f"{value:.4f}", between))
     table(title, ("split", "metric", "score", "95 % interval"), rows)

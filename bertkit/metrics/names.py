@@ -1,8 +1,9 @@
 """The scores of sequence classification by name: which fit what, and which direction is better. Plain data."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bertkit.errors import ConfigError, did_you_mean, joined
 
@@ -74,6 +75,13 @@ def better(name: str, new: float, old: float | None) -> bool:
     if old is None or math.isnan(old):
         return True
     return new > old if SCORES[name].higher_is_better else new < old
+
+
+def with_intervals(scores: Mapping[str, Any]) -> Iterator[tuple[str, float, Sequence[float] | None]]:
+    """Yield each score of a table as it is stored with its interval, or None where it has none."""
+    for name, value in scores.items():
+        if not name.endswith("_interval"):
+            yield name, value, scores.get(f"{name}_interval")
 
 
 def _check_kind(kind: str) -> None:
