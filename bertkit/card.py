@@ -55,7 +55,7 @@ def _score_table(scores: Mapping[str, Mapping[str, Any]], record: Mapping[str, A
     for split, values in scores.items():
         for name, value, interval in with_intervals(values):
             between = f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
-            rows.append(f"| {split} | {record['num_examples'][split]} | {name} | {value:.4f}{between} |")
+            rows.append(f"| {_text(split)} | {record['num_examples'][split]} | {name} | {value:.4f}{between} |")
     return "\n".join(rows)
 
 
