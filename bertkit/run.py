@@ -22,7 +22,7 @@ from bertkit.errors import RunError, did_you_mean
 from bertkit.events import Checkpoint, Event, to_json
 
 STATUSES = ("created", "running", "finished", "interrupted", "failed")
-NEEDED = {"task", "encoder", "seed", "created", "request", "resolved_task", "config", "held_out_rows"}
+NEEDED = {"task", "encoder", "seed", "created", "request", "resolved_task", "config", "held_out_rows", "held_out_hash"}
 """What every ``run.json`` holds from the start."""
 MODEL_FACTS = "bertkit.json"
 """The file in ``model/`` that says what bertkit needs beyond plain transformers."""
@@ -112,7 +112,7 @@ class Run:
     def append(self, event: Event) -> None:
         """Add an event to ``events.jsonl``."""
         with _disk_errors(self.folder), (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(to_json(event), ensure_ascii=False) + "\n")
+            file.write(json_line(to_json(event)) + "\n")
 
     def cut_events(self, step: int) -> None:
         """Forget the events after ``step``, which a resumed run will see again; all of them below 0."""
@@ -162,13 +162,13 @@ class Run:
         return self.write_text(name, "".join(f"{json_line(row)}\n" for row in rows))
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write a text file whole or not at all."""
+        """Write a text file whole or not at all; a lone surrogate, from a label, as JSON escapes it."""
         path = self.folder / name
         with _disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             beside = path.with_name(f".{path.name}.{os.getpid()}")
             try:
-                with beside.open("w", encoding="utf-8") as file:
+                with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
                     file.write(text)
                     file.flush()
                     os.fsync(file.fileno())

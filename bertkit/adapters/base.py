@@ -287,12 +287,20 @@ def without_surrogates(text: str) -> str:
     return text
 
 
-def too_long(place: int, length: int, max_length: int) -> DataError:
-    """Return the error of ``on_long = "error"``."""
-    return DataError(
-        f"Example {place + 1} has {length} tokens, and train.max_length is {max_length} with on_long = 'error'. "
-        "Raise max_length, or set train.on_long to truncate, head-tail or window."
-    )
+class TooLongError(DataError):
+    """An example is too long under ``on_long = "error"``; who knows where it came from names its place."""
+
+    def __init__(self, example: int, length: int, max_length: int) -> None:
+        self.example = example
+        self.detail = (
+            f"has {length} tokens, and train.max_length is {max_length} with on_long = 'error'. "
+            "Raise max_length, or set train.on_long to truncate, head-tail or window."
+        )
+        super().__init__(f"Example {example + 1} {self.detail}")
+
+    def at(self, place: str) -> DataError:
+        """Return the error with the example's own place (``train.jsonl:118``)."""
+        return DataError(f"{place} {self.detail}")
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int, *, left: bool) -> torch.Tensor:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bertkit.adapters.base import Adapter, Batch, Example, Feature, Loss, Prediction, shown, too_long
+from bertkit.adapters.base import Adapter, Batch, Example, Feature, Loss, Prediction, TooLongError, shown
 from bertkit.errors import DataError, did_you_mean
 from bertkit.metrics import names as metric_names
 from bertkit.task import Task
@@ -86,7 +86,7 @@ class SequenceClassification(Adapter):
         try:
             self.target(value)
         except DataError as error:
-            problems.append(str(error))
+            problems.append(str(error).removesuffix("."))
         return problems
 
     def cell(self, example: Example) -> Any:
@@ -195,7 +195,7 @@ class SequenceClassification(Adapter):
             yield None, 0
             return
         if self.config.on_long == "error":
-            raise too_long(place, length, room)
+            raise TooLongError(place, length, room)
         segments = _segments(encoding)
         special = length - sum(map(len, segments))
         if self.config.on_long == "window":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bertkit import adapters, encoder
-from bertkit.adapters.base import Adapter
+from bertkit.adapters.base import Adapter, TooLongError
 from bertkit.data import Dataset, Split, sources
 from bertkit.data import check as data_check
 from bertkit.data.sources import Data
@@ -139,7 +139,10 @@ def _report(split: Split, adapter: Adapter, tokenizer: Any, is_train: bool) -> S
     cut: dict[str, Any] = {}
     if tokenizer is not None and not problems:
         step = max(1, len(split.examples) // SAMPLE)
-        lengths, cut = _lengths(adapter, split.examples[::step], tokenizer)
+        try:
+            lengths, cut = _lengths(adapter, split.examples[::step], tokenizer)
+        except TooLongError as error:
+            problems.append(f"{split.place(error.example * step)} {error.detail}")
     return SplitReport(
         name=split.name,
         source=split.source,
@@ -154,10 +157,7 @@ def _report(split: Split, adapter: Adapter, tokenizer: Any, is_train: bool) -> S
 
 def _lengths(adapter: Adapter, examples: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[dict[str, float], Any]:
     """Return quantiles of the uncut lengths in tokens, and what the limit cuts."""
-    try:
-        features = adapter.encode(examples, tokenizer)
-    except BertkitError as error:
-        return {}, {"error": str(error)}
+    features = adapter.encode(examples, tokenizer)
     whole: dict[int, int] = {}
     for feature in features:
         whole[feature.example] = max(whole.get(feature.example, 0), len(feature) + feature.num_cut)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from bertkit.adapters.base import Prediction
 from bertkit.config import DeviceConfig
 from bertkit.data import Dataset, Split, check, holdout, sources
 from bertkit.data.sources import Data
-from bertkit.errors import DataError, did_you_mean
+from bertkit.errors import DataError, RunError, did_you_mean
 from bertkit.events import Listener, Note, Phase, Progress, ignore
-from bertkit.run import now
+from bertkit.run import Run, now
 from bertkit.task import Task, from_table
 from bertkit.workflows import saved
-from bertkit.workflows.preparation import Settings, describe_truncation, task_of, truncation
+from bertkit.workflows.preparation import Settings, describe_truncation, encode, task_of, truncation
 from bertkit.workflows.saved import Saved
 
 
@@ -76,14 +76,15 @@ def evaluate(
     if run is None:
         listen(Note(message=f"newest finished run: {model.name}"))
     listen(Phase(name="reading data"))
-    rows = _split(model, data, split, offline=offline)
+    rows = _split(model, data, split, task=found, offline=offline)
+    model = model.resolved(rows.examples)
     if not model.adapter.labelled(rows.examples):
         raise DataError(f"{rows.source}: the split '{rows.name}' has no labels, so it can be predicted but not scored.")
     check.require(rows, model.adapter.check)
     listen(Phase(name="loading the model"))
     opened = model.open(DeviceConfig(device=device, precision=precision, threads=threads))
     adapter = model.adapter
-    features = adapter.encode(rows.examples, opened.loaded.tokenizer)
+    features = encode(adapter, rows, opened.loaded.tokenizer)
     said = describe_truncation(rows.name, truncation(features), adapter.config.max_length, adapter.config.on_long)
     if said:
         listen(Note(message=said, level="warning"))
@@ -108,24 +109,53 @@ def evaluate(
     )
     if model.run is not None:
         facts = {"evaluated": now(), "source": rows.source, "precision": opened.precision}
-        model.run.write_json(f"evals/{rows.name}.json", result.to_json() | facts)
+        try:
+            model.run.write_json(f"evals/{rows.name}.json", result.to_json() | facts)
+        except RunError as error:
+            listen(Note(message=f"the scores are not kept: {error}", level="warning"))
     return result
 
 
-def _split(model: Saved, data: Data | None, name: str, *, offline: bool) -> Split:
-    """Return the split to score: the given file's, else the run's own or the task's."""
-    task = model.task
-    stored = model.run.record["request"] if model.run else None
-    if data is None and stored is not None and task.name == stored["task"]:
-        # The run's own data: the same source, the same rows held out.
-        data = None if stored["data"] == "python rows" else stored["data"]
-        task = from_table(stored["task_table"], name=task.name, where=f"{model.name}/run.json")
-    if sources.is_single_file(data) and not (stored and data == stored["data"]):
-        return sources.only(sources.load(task, data=data))
-    wanted = name or "validation"
-    held_out = bool(model.run and model.run.record["held_out_rows"])
-    dataset = sources.load(task, data=data, offline=offline, splits=None if held_out else [wanted])
-    dataset = _with_held_out(model, dataset)
+def _split(model: Saved, data: Data | None, name: str, *, task: Task | None, offline: bool) -> Split:
+    """Return the split to score: the given file or rows, else the run's own or the task's."""
+    if sources.is_single_file(data):
+        return sources.only(sources.load(model.task, data=data))
+    if data is not None and not isinstance(data, str | Path | Mapping):
+        return sources.only(sources.load(model.task, data={"rows": data}))
+    source, wanted = model.task, name or "validation"
+    own = _own_task(model, task)
+    if own is not None and model.run is not None:
+        stored = model.run.record["request"]["data"]
+        source = own
+        own_data = _is_stored(data, stored)
+        data = None if stored == "python rows" and data is None else stored if data is None else data
+        if own_data and model.run.record["held_out_rows"]:
+            return _named(_with_held_out(model.run, sources.load(source, data=data, offline=offline)), wanted)
+    return _named(sources.load(source, data=data, offline=offline, splits=_only(data, wanted)), wanted)
+
+
+def _own_task(model: Saved, given: Task | None) -> Task | None:
+    """Return the task that a run was made from, unless another with other data is asked for."""
+    if model.run is None:
+        return None
+    request = model.run.record["request"]
+    own = from_table(request["task_table"], name=request["task"], where=f"{model.name}/run.json")
+    return own if given is None or given.to_table()["data"] == own.to_table()["data"] else None
+
+
+def _is_stored(data: Data | None, stored: str | None) -> bool:
+    """Say whether ``data`` is what the run was trained on; Python rows are compared when they are read."""
+    if isinstance(data, str | Path):
+        return str(Path(data).expanduser().resolve()) == stored
+    return data is None or stored == "python rows"
+
+
+def _only(data: Data | None, wanted: str) -> list[str] | None:
+    """Return the names of the splits to read; rows given by split are all there already."""
+    return [wanted] if data is None or isinstance(data, str | Path) else None
+
+
+def _named(dataset: Dataset, wanted: str) -> Split:
     if wanted not in dataset.splits:
         raise DataError(
             f"There is no split '{wanted}'.{did_you_mean(wanted, dataset.splits)} "
@@ -134,14 +164,24 @@ def _split(model: Saved, data: Data | None, name: str, *, offline: bool) -> Spli
     return dataset.splits[wanted]
 
 
-def _with_held_out(model: Saved, dataset: Dataset) -> Dataset:
-    """Cut validation off train as the run did, by the rows that it noted."""
-    rows = model.run.record["held_out_rows"] if model.run else []
-    if not rows:
-        return dataset
-    name = "train" if "train" in dataset.splits else next(iter(dataset.splits))
-    validation = holdout.take(dataset.splits[name], rows, name="validation")
-    return Dataset(splits={**dataset.splits, "validation": validation})
+def _with_held_out(run: Run, dataset: Dataset) -> Dataset:
+    """Cut validation off train as the run did, by the rows that it noted.
+
+    Raises:
+        DataError: if those rows are not what they were.
+    """
+    rows = run.record["held_out_rows"]
+    train = dataset.splits.get("train") or next(iter(dataset.splits.values()))
+    held = set(rows)
+    if max(held) < len(train.examples):
+        validation = holdout.take(train, rows, name="validation")
+        rest = holdout.take(train, [n for n in range(len(train.examples)) if n not in held], name="train")
+        if sources.fingerprint(Dataset(splits={"validation": validation})) == run.record["held_out_hash"]:
+            return replace(dataset, splits={**dataset.splits, "train": rest, "validation": validation})
+    raise DataError(
+        f"{train.source} is not what it was when {run.folder} was trained, so its held-out rows cannot be found again. "
+        "Restore it, or name the rows to score with --data FILE."
+    )
 
 
 def _counter(listen: Listener, name: str, total: int) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bertkit import card, config, device, encoder, infer, loop
 from bertkit.adapters.base import Adapter, Feature, Prediction
 from bertkit.config import DeviceConfig
-from bertkit.data import Split, sources
+from bertkit.data import Dataset, Split, sources
 from bertkit.data.batches import TrainingBatches
 from bertkit.data.sources import Data
 from bertkit.encoder import Encoder, Source
@@ -28,6 +28,7 @@ from bertkit.workflows.preparation import (
     Prepared,
     Settings,
     describe_truncation,
+    encode,
     prepare,
     task_of,
     truncation,
@@ -292,7 +293,7 @@ class _Training:
         except BertkitError as error:
             faults.append(error)
         if faults:
-            raise together(faults) from faults[0]
+            raise together(faults)
         assert source is not None
         assert prepared is not None
         return prepared, source
@@ -317,6 +318,7 @@ class _Training:
             "label_map": dict(enumerate(prepared.adapter.labels)),
             "num_examples": {name: len(split.examples) for name, split in prepared.dataset.splits.items()},
             "held_out_rows": list(prepared.held_out),
+            "held_out_hash": _hash_of(prepared.dataset, "validation") if prepared.held_out else "",
             "versions": {"bertkit": metadata.version("bertkit"), "python": platform.python_version()}
             | {name: metadata.version(name) for name in PACKAGES},
         }
@@ -376,7 +378,7 @@ class _Training:
         train = prepared.train
         features = {}
         for name in ("train", *prepared.scored):
-            features[name] = prepared.adapter.encode(prepared.dataset.splits[name].examples, loaded.tokenizer)
+            features[name] = encode(prepared.adapter, prepared.dataset.splits[name], loaded.tokenizer)
             said = describe_truncation(name, truncation(features[name]), train.max_length, train.on_long)
             if said:
                 self.tell(Note(message=said, level="warning"))
@@ -559,7 +561,7 @@ def save_model(run: Run, adapter: Adapter, loaded: Encoder, accelerator: Acceler
     facts = adapter.facts() | {"encoder": encoder.public_name(loaded.source.name), "revision": loaded.source.revision}
     with run.whole_folder("model") as folder:
         encoder.save(accelerator.unwrap_model(loaded.model, keep_fp32_wrapper=False), loaded.tokenizer, folder)
-        (folder / MODEL_FACTS).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / MODEL_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _encoder_name(given: str, task: Task, listen: Listener) -> str:
@@ -573,6 +575,10 @@ def _encoder_name(given: str, task: Task, listen: Listener) -> str:
         )
     )
     return name
+
+
+def _hash_of(dataset: Dataset, name: str) -> str:
+    return sources.fingerprint(Dataset(splits={name: dataset.splits[name]}))
 
 
 def _folder_or_name(given: str) -> str:

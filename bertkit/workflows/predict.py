@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertkit import config, infer
-from bertkit.adapters.base import Example
+from bertkit.adapters.base import Example, TooLongError
 from bertkit.config import DeviceConfig
 from bertkit.data import files
 from bertkit.errors import DataError, RunError, joined
@@ -16,7 +17,7 @@ from bertkit.events import Listener, Note, Phase, Progress, ignore
 from bertkit.run import json_line
 from bertkit.task import Task
 from bertkit.workflows import saved
-from bertkit.workflows.preparation import Settings, task_of
+from bertkit.workflows.preparation import Settings, tables, task_of
 from bertkit.workflows.saved import Opened, Saved
 
 
@@ -38,7 +39,7 @@ class Predictor:
         Raises:
             DataError: naming the row and what is wrong with it.
         """
-        wrapped = ((self._row(row), f"row {index + 1}") for index, row in enumerate(rows))
+        wrapped = ((self._row(row, f"row {index}"), f"row {index}") for index, row in enumerate(rows, start=1))
         return [prediction for _, prediction in self.stream(wrapped)]
 
     def stream(self, rows: Iterable[tuple[Example, str]]) -> Iterator[tuple[Example, dict[str, Any]]]:
@@ -50,21 +51,32 @@ class Predictor:
         Raises:
             DataError: at the first row that cannot be predicted; the rows of chunks before it were yielded.
         """
-        adapter = self.model.adapter
-        yield from infer.stream(
-            adapter,
+        places: deque[str] = deque()
+        pairs = infer.stream(
+            self.model.adapter,
             self.opened.loaded.model,
             self.opened.loaded.tokenizer,
-            self._checked(rows),
+            self._checked(rows, places),
             chunk=self.model.predict.chunk,
             accelerator=self.opened.accelerator,
             batch_tokens=self.model.eval.batch_tokens,
         )
+        try:
+            for pair in pairs:
+                places.popleft()
+                yield pair
+        except TooLongError as error:
+            raise error.at(places[error.example]) from error
 
-    def _row(self, row: str | Mapping[str, Any]) -> Example:
-        return {self.model.adapter.column(_first_role(self.model)): row} if isinstance(row, str) else dict(row)
+    def _row(self, row: str | Mapping[str, Any], place: str) -> Example:
+        if isinstance(row, str):
+            return {self.model.adapter.column(_first_role(self.model)): row}
+        if not isinstance(row, Mapping):
+            raise DataError(f"{place} is a {type(row).__name__}, and must be a text or a dict of column and value.")
+        return dict(row)
 
-    def _checked(self, rows: Iterable[tuple[Example, str]]) -> Iterator[Example]:
+    def _checked(self, rows: Iterable[tuple[Example, str]], places: deque[str]) -> Iterator[Example]:
+        """Yield the rows that can be predicted; ``places`` takes where those of the present chunk stand."""
         column = self.model.predict.column
         for row, place in rows:
             problems = self.model.adapter.check(row, labelled=False)
@@ -72,6 +84,7 @@ class Predictor:
                 problems.append(f"there is a column '{column}' already; --set predict.column=NAME writes to another")
             if problems:
                 raise DataError(f"{place}: {joined(problems)}.")
+            places.append(place)
             yield row
 
 
@@ -147,12 +160,16 @@ def predict_file(
     Raises:
         BertkitError: as :func:`load`, or for the first row that cannot be predicted.
     """
+    kind = str(tables(options.get("settings") or {}).get("data", {}).get("format", ""))
     if source is not None:
-        files.check_readable(source)
+        files.check_readable(source, format=kind)
+    if out is not None:
+        _check_writable(out)
     predictor = load(listen=listen, **options)
     column = predictor.model.predict.column
     rows: Iterable[tuple[Example, str]]
-    rows = [(predictor._row(text), "--text")] if text is not None else files.stream(source, stdin=stdin)
+    rows = [(predictor._row(text, "--text"), "--text")] if text is not None else []
+    rows = rows or files.stream(source, format=kind, stdin=stdin)
     counted = _counted(predictor.stream(rows), column, predictor.model.adapter.config.max_length, listen)
     if out is None:
         yield from counted
@@ -173,6 +190,14 @@ def _counted(
     if cut:
         said = f"{cut} of {number} rows ({cut / number:.1%}) are longer than {max_length} tokens and were cut"
         listen(Note(message=said, level="warning"))
+
+
+def _check_writable(out: Path) -> None:
+    """Refuse what is known before the first prediction to be no file that could be written."""
+    if out.is_dir():
+        raise RunError(f"{out} cannot be written: it is a folder. Name another --out.")
+    if not out.parent.is_dir():
+        raise RunError(f"{out} cannot be written: there is no folder {out.parent}. Make it, or name another --out.")
 
 
 def _write(out: Path, lines: Iterable[str]) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bertkit import adapters, config
-from bertkit.adapters.base import Adapter, Example, Feature
+from bertkit.adapters.base import Adapter, Example, Feature, TooLongError
 from bertkit.catalog import find_task
 from bertkit.config import EvalConfig, PredictConfig, TrainConfig
-from bertkit.data import Dataset, check, holdout, sources
+from bertkit.data import Dataset, Split, check, holdout, sources
 from bertkit.data.sources import Data
 from bertkit.errors import DataError
 from bertkit.events import Listener, Note, Phase
@@ -155,6 +155,18 @@ def _refuse_unseen(adapter: Adapter, dataset: Dataset, *, limited: bool, listen:
 
 def _labels_of(adapter: Adapter, example: Example) -> Collection[str]:
     return [label for label, count in adapter.balance([example]).items() if count]
+
+
+def encode(adapter: Adapter, split: Split, tokenizer: Any) -> list[Feature]:
+    """Turn a split's examples into features.
+
+    Raises:
+        DataError: for an example that is too long under ``on_long = "error"``, with file and line.
+    """
+    try:
+        return adapter.encode(split.examples, tokenizer)
+    except TooLongError as error:
+        raise error.at(split.place(error.example)) from error
 
 
 def truncation(features: Collection[Feature]) -> dict[str, Any]:

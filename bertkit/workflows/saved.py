@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bertkit import adapters, config, device, encoder
-from bertkit.adapters.base import Adapter
+from bertkit.adapters.base import Adapter, Example
 from bertkit.config import DeviceConfig, EvalConfig, PredictConfig, TrainConfig
 from bertkit.encoder import Encoder, Source
-from bertkit.errors import ModelError, RunError
+from bertkit.errors import ConfigError, ModelError, RunError
 from bertkit.run import MODEL_FACTS, Run
 from bertkit.run import find as find_run
 from bertkit.task import DataSource, Task, from_table
@@ -35,6 +35,16 @@ class Saved:
     eval: EvalConfig
     predict: PredictConfig
     run: Run | None = None
+    foreign: bool = False
+    """Whether bertkit did not save it."""
+
+    def resolved(self, examples: Sequence[Example]) -> Saved:
+        """Return somebody else's model with the columns and metrics that the task leaves to the data."""
+        if not self.foreign:
+            return self
+        task, _ = type(self.adapter).resolve(self.task, examples)
+        adapter = type(self.adapter)(task, self.adapter.config, self.adapter.labels)
+        return replace(self, task=task, adapter=adapter)
 
     def open(self, where: DeviceConfig) -> Opened:
         """Load model and tokenizer onto a device."""
@@ -46,9 +56,18 @@ class Saved:
                 f"{self.name} has no trained head ({', '.join(loaded.new_weights[:2])} are missing): "
                 f"it is an encoder. 'bertkit finetune TASK --encoder {self.name}' trains one."
             )
+        self._fit(loaded)
         self.adapter.bind(loaded.tokenizer)
         loaded.model.to(accelerator.device)
         return Opened(loaded=loaded, accelerator=accelerator, precision=place.precision)
+
+    def _fit(self, loaded: Encoder) -> None:
+        """Hold labels and length against the model, which a checkpoint of somebody else may contradict."""
+        labels, outputs = self.adapter.labels, loaded.model.config.num_labels
+        if labels and self.foreign and len(labels) != outputs:
+            raise _wrong_number(self.name, labels, outputs)
+        if self.adapter.config.max_length > loaded.max_length:
+            self.adapter.config = replace(self.adapter.config, max_length=loaded.max_length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +103,38 @@ def find(
         ModelError: if a checkpoint cannot be used, or its labels do not fit the task's.
     """
     folder = Path(where).expanduser() if where is not None else None
+    if task is None:
+        _refuse_settings(tables(settings or {}))
     if folder is not None and (folder / MODEL_FACTS).is_file():
-        return _of_facts(str(folder), folder, None, task, settings)
+        return _of_facts(str(folder), folder, None, task, labels, settings)
     if folder is None or (folder / "run.json").is_file() or (runs / str(where) / "run.json").is_file():
         run = find_run(where, runs)
-        return _of_facts(str(run.folder), run.model_folder, run, task, settings)
-    return _foreign(str(where), task, labels, settings, offline=offline)
+        return _of_facts(str(run.folder), run.model_folder, run, task, labels, settings)
+    return _foreign(str(where), task, labels, offline=offline)
 
 
-def _of_facts(name: str, folder: Path, run: Run | None, task: Task | None, settings: Settings | None) -> Saved:
+def _refuse_settings(over: Mapping[str, Any]) -> None:
+    """Refuse a setting that a trained model takes from its training.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    for section, value in over.items():
+        if section not in {"eval", "predict", "columns", "data"}:
+            name = f"{section}.{next(iter(value))}" if isinstance(value, dict) and value else section
+            raise ConfigError(
+                f"--set {name} changes nothing about a trained model. Here it takes eval.KEY, predict.KEY, "
+                "columns.ROLE and data.format."
+            )
+
+
+def _of_facts(
+    name: str, folder: Path, run: Run | None, task: Task | None, labels: Sequence[str], settings: Settings | None
+) -> Saved:
     """Open what bertkit saved: its facts say type, columns, labels and length."""
     facts = _read_facts(folder)
+    if labels and list(labels) != facts["labels"]:
+        raise ModelError(f"{name} names its own labels ({', '.join(facts['labels'])}), in that order. Drop --labels.")
     encoder.check_folder(folder)
     base = task or (_task_of_run(run) if run else None)
     made = _task_of_facts(facts, base, settings)
@@ -142,6 +182,7 @@ def _task_of_facts(facts: dict[str, Any], base: Task | None, settings: Settings 
     }
     return replace(
         task,
+        data=replace(task.data, format=over.get("data", {}).get("format", task.data.format)),
         type=facts["type"],
         kind=facts["kind"],
         labels=tuple(facts["labels"]),
@@ -152,7 +193,7 @@ def _task_of_facts(facts: dict[str, Any], base: Task | None, settings: Settings 
     )
 
 
-def _foreign(name: str, task: Task | None, labels: Sequence[str], settings: Settings | None, *, offline: bool) -> Saved:
+def _foreign(name: str, task: Task | None, labels: Sequence[str], *, offline: bool) -> Saved:
     """Open a checkpoint that bertkit did not save: the task says what it is for, names decide about labels."""
     if task is None:
         raise ModelError(
@@ -169,11 +210,21 @@ def _foreign(name: str, task: Task | None, labels: Sequence[str], settings: Sett
             f"{name} does not name its labels ({', '.join(own) or 'none'}). "
             f"Say them in its id order: --labels {wanted}."
         )
+    outputs = len(encoder.config_labels(source.folder))
+    if labels and outputs and len(labels) != outputs:
+        raise _wrong_number(name, labels, outputs)
     names = _same_names(name, own, task.labels) if kind != "regression" else ()
     train, evaluation, prediction = configs(task)
     made = replace(task, labels=tuple(names), kind=kind)
     adapter = adapters.find(made.type)(made, train, names)
-    return Saved(name=name, source=source, task=made, adapter=adapter, eval=evaluation, predict=prediction)
+    return Saved(name=name, source=source, task=made, adapter=adapter, eval=evaluation, predict=prediction, foreign=True)
+
+
+def _wrong_number(name: str, labels: Sequence[str], outputs: int) -> ModelError:
+    return ModelError(
+        f"{name} has {outputs} labels, and {len(labels)} were named: {', '.join(labels)}. "
+        "Name them all, in the model's id order."
+    )
 
 
 def _same_names(name: str, own: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
@@ -182,6 +233,9 @@ def _same_names(name: str, own: Sequence[str], wanted: Sequence[str]) -> tuple[s
     Raises:
         ModelError: if the two do not name the same labels; case is not looked at.
     """
+    twice = next((label for label in own if list(own).count(label) > 1), None)
+    if twice is not None:
+        raise ModelError(f"{name}: the label '{twice}' is named twice. Name each once, in the model's id order.")
     spelled = {label.lower(): label for label in wanted}
     if wanted and {label.lower() for label in own} != set(spelled):
         raise ModelError(

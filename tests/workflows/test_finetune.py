@@ -452,6 +452,13 @@ def test_cut_rows_are_counted_and_said(tiny_encoder: Path, run: Path) -> None:
     assert "were longer" in (run / "README.md").read_text()
 
 
+def test_row_that_is_too_long_is_named_where_that_is_an_error(tiny_encoder: Path, tmp_path: Path, run: Path) -> None:
+    file = write_jsonl(tmp_path / "train.jsonl", [*reviews(40), {"text": "the " * 20, "label": "positive"}])
+    with pytest.raises(DataError, match=r"train\.jsonl:41 has 22 tokens, and train\.max_length is 16 with on_long = 'e"):
+        train(file, encoder=tiny_encoder, out=run, settings={"train.max_length": 16, "train.on_long": "error"})
+    assert not run.exists()
+
+
 def test_constant_predictions_are_named_once(tiny_encoder: Path, run: Path) -> None:
     listener = Listener()
     settings = {"train.learning_rate": 1e-12, "train.epochs": 3}
