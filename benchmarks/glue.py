@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +50,8 @@ def main() -> None:
             for name in runs[0]["scores"]
         }
         table[task] = {"runs": runs, "scores": means, "median_seconds": statistics.median(r["seconds"] for r in runs)}
-    command = "python -m benchmarks.glue " + " ".join(
-        "DIR" if before == "--data" else word for before, word in zip(["", *sys.argv[1:]], sys.argv[1:], strict=False)
-    )
+    command = f"python -m benchmarks.glue --data DIR --encoder {given.encoder} --seeds {given.seeds} "
+    command += "".join(f"--set {setting} " for setting in given.set) + f"--name {given.name} " + " ".join(given.tasks)
     machine.write(given.name, command, {"encoder": given.encoder, "settings": given.set, "tasks": table})
 
 

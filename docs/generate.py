@@ -137,12 +137,10 @@ def layers() -> str:
     """Return the layers in order, lowest first, each with the first line of its docstring."""
     test = ast.parse((ROOT / "tests" / "test_layers.py").read_text(encoding="utf-8"))
     order = next(
-        ast.literal_eval(node.value)
-        for node in test.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ORDER"
+        node.value for node in test.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ORDER"
     )
     rows = []
-    for name in order:
+    for name in (str(node.value) for node in ast.walk(order) if isinstance(node, ast.Constant)):
         file = next((f for f in (PACKAGE / f"{name}.py", PACKAGE / name / "__init__.py") if f.is_file()), None)
         if file:
             docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
@@ -190,7 +188,13 @@ def _demo_results(found: dict[str, Any]) -> str:
     linear = found["tfidf"]
     rows = [("TF-IDF + logistic regression, tuned", "", f"{linear['validation']:.4f}", f"{linear['test']:.4f}", "")]
     rows += [
-        ("`minilm`, fine-tuned", run["seed"], f"{run['validation']:.4f}", f"{run['test']:.4f}", f"{run['seconds']:.0f} s")
+        (
+            "`minilm`, fine-tuned",
+            run["seed"],
+            f"{run['validation']:.4f}",
+            f"{run['test']:.4f}",
+            f"{run['seconds']:.0f} s",
+        )
         for run in found["runs"]
     ]
     says = (
@@ -270,7 +274,9 @@ def main() -> int:
     check = parser.parse_args().check
     found = stale()
     for page, text in found.items():
-        sys.stderr.write(f"{page.relative_to(ROOT)} {'is stale: run python docs/generate.py' if check else 'written'}\n")
+        sys.stderr.write(
+            f"{page.relative_to(ROOT)} {'is stale: run python docs/generate.py' if check else 'written'}\n"
+        )
         if not check:
             page.write_text(text, encoding="utf-8")
     return 1 if check and found else 0

@@ -303,6 +303,11 @@ class TooLongError(DataError):
         return DataError(f"{place} {self.detail}")
 
 
+def too_long(example: int, length: int, max_length: int) -> TooLongError:
+    """Return the error of ``on_long = "error"``; examples are counted from 0."""
+    return TooLongError(example, length, max_length)
+
+
 def _padded(rows: Sequence[Sequence[int]], value: int, *, left: bool) -> torch.Tensor:
     """Return rows as ``(B, T)`` int64, filled up with ``value``."""
     import numpy as np

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bertkit.adapters.base import Adapter, Batch, Example, Feature, Loss, Prediction, TooLongError, shown
+from bertkit.adapters.base import Adapter, Batch, Example, Feature, Loss, Prediction, shown, too_long
 from bertkit.errors import DataError, did_you_mean
 from bertkit.metrics import names as metric_names
 from bertkit.task import Task
@@ -86,7 +86,7 @@ class SequenceClassification(Adapter):
         try:
             self.target(value)
         except DataError as error:
-            problems.append(str(error).removesuffix("."))
+            problems.append(str(error))
         return problems
 
     def cell(self, example: Example) -> Any:
@@ -195,7 +195,7 @@ class SequenceClassification(Adapter):
             yield None, 0
             return
         if self.config.on_long == "error":
-            raise TooLongError(place, length, room)
+            raise too_long(place, length, room)
         segments = _segments(encoding)
         special = length - sum(map(len, segments))
         if self.config.on_long == "window":
@@ -280,7 +280,7 @@ class SequenceClassification(Adapter):
         if self.kind == "regression":
             return {"value": float(logits[0])}
         if self.kind == "multi":
-            probabilities = _named(self.labels, 1 / (1 + np.exp(-logits)))
+            probabilities = _named(self.labels, np.exp(-np.logaddexp(0, -logits)))
             chosen = [name for name, p in probabilities.items() if p >= self.threshold]
             return {"labels": chosen, "probabilities": probabilities}
         shifted = np.exp(logits - logits.max())

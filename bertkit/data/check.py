@@ -14,7 +14,9 @@ MOST = 5
 def problems(split: Split, check: Callable[[Example], list[str]]) -> list[str]:
     """Return ``file:line: what is wrong`` for every faulty example."""
     return [
-        f"{split.place(index)}: {fault}" for index, example in enumerate(split.examples) for fault in check(example)
+        f"{split.place(index)}: {fault.removesuffix('.')}"
+        for index, example in enumerate(split.examples)
+        for fault in check(example)
     ]
 
 

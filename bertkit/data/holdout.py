@@ -52,7 +52,11 @@ def stratified(groups: list[Hashable], number: int) -> list[int]:
         members.setdefault(name, []).append(index)
     exact = {name: number * len(rows) / len(groups) for name, rows in members.items()}
     take_of = {name: int(share) for name, share in exact.items()}
-    by_remainder = sorted(members, key=lambda name: (take_of[name] - exact[name], -len(members[name])))
+    # The last row of a group goes only where no other is left: train must not lose a rare label.
+    by_remainder = sorted(
+        members,
+        key=lambda name: (take_of[name] + 1 == len(members[name]), take_of[name] - exact[name], -len(members[name])),
+    )
     for name in by_remainder[: number - sum(take_of.values())]:
         take_of[name] += 1
     chosen = [rows[i] for name, rows in members.items() for i in rng.permutation(len(rows))[: take_of[name]]]

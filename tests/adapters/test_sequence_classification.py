@@ -579,6 +579,11 @@ def test_multi_label_prediction_takes_labels_from_the_threshold_on() -> None:
     assert adapter.state() == {"threshold": 0.9}
 
 
+def test_multi_label_probabilities_of_extreme_logits_are_0_and_1() -> None:
+    (prediction,) = decoded(made(kind="multi", labels=("a", "b")), [[1e4, -1e4]], [0])
+    assert prediction["probabilities"] == {"a": 1.0, "b": 0.0}
+
+
 def test_regression_prediction_is_the_mean_value() -> None:
     assert decoded(made(kind="regression", labels=()), [[1.0], [2.0]], [0, 0]) == [{"value": 1.5}]
 

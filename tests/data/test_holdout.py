@@ -66,6 +66,14 @@ def test_cut_keeps_shares_places_and_every_row_once() -> None:
     assert validation.place(0) == f"train.tsv:{chosen[0] + 2}"
 
 
+def test_cut_leaves_train_the_only_row_of_a_label() -> None:
+    labels = [f"rare{n}" for n in range(20)] + ["common"] * 50 + ["other"] * 31
+    found, _ = cut(dataset(labels), label_of)
+    held = Counter(map(label_of, found.splits["validation"].examples))
+    assert held.total() == 10
+    assert {label_of(example) for example in found.splits["train"].examples} == set(labels)
+
+
 def test_cut_is_always_the_same_rows() -> None:
     labels = [n % 2 for n in range(60)]
     assert cut(dataset(labels), label_of)[1] == cut(dataset(labels), label_of)[1] == [7, 18, 24, 25, 33, 50]

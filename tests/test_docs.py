@@ -1,0 +1,309 @@
+"""The documentation cannot rot: generated parts are fresh, code runs, commands parse, quoted errors exist."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import bertkit
+from bertkit import config, encoder
+from bertkit.adapters import find
+from bertkit.cli import app
+from bertkit.encoder import Source
+from bertkit.task import from_table, merge
+from tests.conftest import reviews, save_tiny_bert, write_jsonl
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)]
+RUN = [
+    ROOT / "README.md",
+    DOCS / "quickstart.md",
+    *sorted((DOCS / "guides").glob("*.md")),
+    DOCS / "concepts/metrics.md",
+]
+"""Pages whose ```python blocks are run, in order and in one namespace; a fence with ``{.no-run}`` is not."""
+FENCE = re.compile(r"^```(\w+)(?: \{\.([\w-]+)\})?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMANDS = list(get_command(app).commands)  # type: ignore[attr-defined]
+SETTINGS = config.SECTIONS
+LETTERS = 10
+"""Fixed characters that a source's message must have for a quoted one to count as found."""
+
+
+def blocks(page: Path, language: str, mark: str = "") -> list[str]:
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [text for kind, given, text in found if kind == language and given == mark]
+
+
+def named(pages: list[Path]) -> Any:
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+# Generated parts -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def generate() -> Any:
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("docs_generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check(generate: Any, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--check"])
+    return int(generate.main())
+
+
+def test_generated_parts_are_fresh(generate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check(generate, monkeypatch) == 0, "remake them with: python docs/generate.py"
+
+
+def test_stale_part_is_named(
+    generate: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- generated: errors -->\nold\n<!-- end -->\n")
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "pages", lambda: [page])
+    assert check(generate, monkeypatch) == 1
+    assert "page.md is stale" in capsys.readouterr().err
+    assert "old" in page.read_text()
+
+
+def test_every_generated_part_is_used(generate: Any) -> None:
+    used = {match["name"].split()[0] for page in PAGES for match in generate.PART.finditer(page.read_text())}
+    assert used == set(generate.PARTS)
+
+
+def test_every_setting_and_task_key_is_in_the_reference() -> None:
+    reference = (DOCS / "reference/config.md").read_text()
+    for kind in SETTINGS.values():
+        for name in config.describe(kind()):
+            assert f"| `{name}` |" in reference
+
+
+def test_results_are_tables(generate: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = {
+        "date": "2026-01-01",
+        "cores": 2,
+        "processor": "x",
+        "memory_gib": 8,
+        "python": "3",
+        "versions": {"a": "1"},
+    }
+    run = {"seed": 1, "scores": {"accuracy": 0.5}, "seconds": 2.0, "examples_per_second": 1.0}
+    scores = {"accuracy": {"mean": 0.5, "spread": 0.0}}
+    found = {"command": "python -m benchmarks.glue", "machine": machine, "encoder": "minilm", "settings": []}
+    found["tasks"] = {"rte": {"runs": [run], "scores": scores, "median_seconds": 2.0}}
+    (tmp_path / "glue.json").write_text(json.dumps(found))
+    monkeypatch.setattr(generate, "RESULTS", tmp_path)
+    assert "| `glue/rte` | accuracy | 0.5000 | 0.0000 | 0.5000 (1) | 2 s |" in generate.results("glue")
+    assert generate.results("startup") == generate.NOT_MEASURED
+
+
+# Pages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_page_and_its_line(command: str) -> None:
+    page = (DOCS / "commands" / f"{command}.md").read_text()
+    assert f"<!-- generated: help {command} -->" in page
+    below = getattr(get_command(app).commands[command], "commands", {})  # type: ignore[attr-defined]
+    for name in below:
+        assert f"<!-- generated: help {command} {name} -->" in page
+    assert "## Exit codes" in page
+    assert f"- `bertkit {command}` " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_page_is_in_a_toctree() -> None:
+    listed = re.findall(r"^```\{toctree\}\n(.*?)^```", (DOCS / "index.md").read_text(), re.DOTALL | re.MULTILINE)
+    names = [line for block in listed for line in block.splitlines() if line and not line.startswith(":")]
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES[1:]} - {"index"}
+    assert sorted(names) == sorted(pages)
+
+
+@named(PAGES)
+def test_links_lead_to_files(page: Path) -> None:
+    prose = FENCE.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if "://" not in target:
+            assert (page.parent / target.split("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def test_changelog_has_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in text or f"## [{bertkit.__version__}]" in text
+
+
+# What can be run -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an encoder that stands in for ``minilm``: as many positions, and 23 words."""
+    return save_tiny_bert(tmp_path_factory.mktemp("docs") / "tiny", max_position_embeddings=512)
+
+
+@pytest.fixture
+def place(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in a folder with the files that pages speak of."""
+    monkeypatch.setattr(encoder, "_installed", lambda name: Source(name=name, folder=small))
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "reviews.jsonl", reviews(40))
+    return tmp_path
+
+
+@named([page for page in RUN if blocks(page, "python")])
+def test_python_blocks_run(page: Path, place: Path) -> None:
+    namespace: dict[str, Any] = {"__name__": "page"}
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        for block in blocks(page, "python"):
+            exec(compile(block, str(page), "exec"), namespace)
+    assert output.getvalue().strip()
+
+
+def test_adapter_of_the_docs_trains_and_predicts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = DOCS / "adding-a-task-type.md"
+    (module,) = blocks(page, "python", "adapter")
+    (place / "mytypes").mkdir()
+    (place / "mytypes/__init__.py").touch()
+    (place / "mytypes/ordinal.py").write_text(module)
+    (place / "grades.toml").write_text(blocks(page, "toml")[0])
+    words = {"bad": "dull cold", "mixed": "fine very", "good": "warm good"}
+    rows = [{"text": f"the film was {words[label]}", "label": label} for label in words for _ in range(20)]
+    write_jsonl(place / "train.jsonl", rows)
+    monkeypatch.syspath_prepend(str(place))
+    losses: list[float] = []
+    settings = {"train.learning_rate": 2e-3, "train.batch_size": 8, "train.epochs": 8}
+    run = bertkit.finetune(
+        "grades.toml", encoder="minilm", settings=settings, threads=1, precision="float32",
+        listen=lambda event: losses.append(getattr(event, "loss", losses[-1] if losses else 1.0)),
+    )  # fmt: skip
+    assert losses[-1] < losses[0] * 0.8
+    assert set(run.scores["validation"]) == {"mean_absolute_error", "accuracy"}
+    assert bertkit.evaluate(run.path, threads=1, precision="float32").scores == run.scores["validation"]
+    assert bertkit.predict(["warm"], run=run.path, threads=1)[0]["label"] in words
+    with pytest.raises(bertkit.DataError, match="label 'superb' is not one of bad, mixed, good"):
+        bertkit.finetune("grades.toml", encoder="minilm", data=[*rows, {"text": "a", "label": "superb"}])
+
+
+@named([page for page in PAGES if blocks(page, "toml")])
+def test_toml_blocks_are_task_files(page: Path) -> None:
+    base = {"type": "sequence-classification", "data": {"files": {"train": "train.jsonl"}}}
+    for block in blocks(page, "toml"):
+        table = tomllib.loads(block)
+        if table.pop("extends", None) is None:
+            assert {"type", "data"} <= table.keys()
+        task = from_table(merge(base, table), name="page", where=str(page))
+        for section, values in task.settings.items():
+            config.build(SETTINGS[section], values)
+        if "." not in task.type:
+            assert find(task.type)
+
+
+# Commands --------------------------------------------------------------------------------------------------------
+
+
+def command_lines() -> Iterator[tuple[str, str]]:
+    """Yield the page and each ``bertkit ...`` of its shell blocks, and of inline code that gives a flag or a file."""
+    for page in PAGES:
+        lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+        prose = FENCE.sub("", page.read_text(encoding="utf-8"))
+        lines += re.findall(r"`(bertkit [a-z]+ [^`\n]*[-/.][^`\n]*)`", prose)
+        for line in lines:
+            for part in re.split(r"\s[|>]\s|&&", re.sub(r"\s#.*", "", line)):
+                if part.strip().startswith("bertkit "):
+                    yield str(page.relative_to(ROOT)), part.strip()
+
+
+def parse(line: str) -> None:
+    """Parse a command line as the shell's user would have it, and run nothing."""
+    command: Any = get_command(app)
+    words = shlex.split(line)[1:]
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert not (getattr(command, "commands", {}) and words), f"there is no command {words[0]!r}"
+    with command.make_context("bertkit", list(words)):
+        if "set_" in {parameter.name for parameter in command.params}:
+            given = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+            for section, values in config.parse_overrides(given).items():
+                if section in SETTINGS:
+                    config.build(SETTINGS[section], values)
+
+
+@pytest.mark.parametrize(("page", "line"), sorted(set(command_lines())))
+def test_command_parses(page: str, line: str) -> None:
+    parse(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("bertkit finetune x --no-such-flag", "no-such-flag"),
+        ("bertkit fintune x", "no command 'fintune'"),
+        ("bertkit finetune x --set train.epoch=2", "train.epoch is not a setting"),
+    ],
+)
+def test_wrong_command_would_be_found(line: str, fault: str) -> None:
+    with pytest.raises(Exception, match=fault):
+        parse(line)
+
+
+# Messages --------------------------------------------------------------------------------------------------------
+
+
+def messages() -> list[re.Pattern[str]]:
+    """Return every text of the source that is long enough to be known again, its values left open."""
+    found = []
+    for file in (ROOT / "bertkit").rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        inside |= {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        for node in ast.walk(tree):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            if id(node) in inside or not all(isinstance(part, ast.Constant | ast.FormattedValue) for part in parts):
+                continue
+            fixed = [str(part.value) if isinstance(part, ast.Constant) else None for part in parts]
+            if sum(len(text or "") for text in fixed) >= LETTERS:
+                found.append(re.compile("".join(".*" if text is None else re.escape(text) for text in fixed)))
+    return found
+
+
+def quoted() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for block in blocks(page, "text"):
+            for line in block.splitlines():
+                if line.startswith("error: "):
+                    yield str(page.relative_to(ROOT)), line.removeprefix("error: ")
+
+
+@pytest.fixture(scope="module")
+def known() -> list[re.Pattern[str]]:
+    return messages()
+
+
+@pytest.mark.parametrize(("page", "message"), sorted(set(quoted())))
+def test_quoted_error_exists(page: str, message: str, known: list[re.Pattern[str]]) -> None:
+    shortened = message.removesuffix("...").rstrip(", ")
+    assert any(pattern.search(message) or pattern.search(f"{shortened}.") for pattern in known)
+
+
+def test_invented_error_would_be_found(known: list[re.Pattern[str]]) -> None:
+    assert not any(pattern.search("The task 'x' has gone on holiday, so try another one.") for pattern in known)
