@@ -227,8 +227,9 @@ def reset(tokenizer: PreTrainedTokenizerBase) -> None:
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write model and tokenizer as transformers does, the tokenizer without truncation or padding of its own."""
     reset(tokenizer)
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
+    with _quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def model_type(source: Source) -> str:

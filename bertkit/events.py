@@ -20,7 +20,7 @@ class Phase:
     """A stretch of work without steps began: reading data, loading the encoder, encoding."""
 
     name: str
-    """What is done, for the console: ``reading data``."""
+    """What is done (``reading data``), for the console."""
 
 
 @dataclass(frozen=True, kw_only=True)

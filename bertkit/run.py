@@ -95,7 +95,8 @@ class Run:
         """
         if self.status == "finished" and not (self.folder / "model" / MODEL_FACTS).is_file():
             raise RunError(
-                f"{self.folder / 'model'} is damaged: it holds no {MODEL_FACTS}. Train again, or restore it from a copy."
+                f"{self.folder / 'model'} is damaged: it holds no {MODEL_FACTS}. "
+                "Train again, or restore it from a copy."
             )
         if self.status != "finished":
             raise RunError(

@@ -1,5 +1,10 @@
 """Sphinx's settings: ``make docs``."""
 
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 import bertkit
 
 project = "bertkit"
@@ -20,3 +25,21 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "none"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+
+# Formulas become MathML, which browsers draw themselves: the pages need no script from the network.
+html_math_renderer = "mathml"
+
+
+def _inline(writer: Any, node: Any) -> None:
+    writer.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block(writer: Any, node: Any) -> None:
+    writer.body.append(f'<div style="padding: 0.4rem 0">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> None:
+    """Register the renderer."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

@@ -122,7 +122,7 @@ def families() -> str:
     """Return what each encoder family supports; ``tests/test_families.py`` finds it out by trying."""
     rows = json.loads((ROOT / "tests" / "golden" / "families.json").read_text(encoding="utf-8"))
     shown = {True: "yes", False: "no"}
-    columns = list(rows[0])
+    columns = [column for column in rows[0] if column != "head"]
     return table(columns, [[shown.get(row[column], row[column]) for column in columns] for row in rows])
 
 
@@ -171,7 +171,7 @@ def _glue_results() -> str:
                 f"`glue/{task}`",
                 metric,
                 f"{score['mean']:.4f}",
-                f"{score['spread']:.4f}",
+                f"{score['spread']:.4f}" if len(one["runs"]) > 1 else "",
                 ", ".join(f"{run['scores'][metric]:.4f} ({run['seed']})" for run in one["runs"]),
                 f"{one['median_seconds']:.0f} s",
             )

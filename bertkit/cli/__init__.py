@@ -54,6 +54,5 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        console.drop_stdout()
-        sys.exit(0)
+    finally:
+        console.flush()

@@ -48,6 +48,18 @@ def emit(text: str) -> None:
         sys.stdout.write(f"{text}\n")
     except UnicodeEncodeError:
         sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "backslashreplace"))
+    except BrokenPipeError:
+        # Click would take it for a fault and exit with 1; a reader that has enough (``| head``) is none.
+        drop_stdout()
+        sys.exit(0)
+
+
+def flush() -> None:
+    """Write out what stdout still holds; a reader that has gone away is no fault."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_stdout()
 
 
 def emit_json(value: Mapping[str, Any] | Sequence[Any]) -> None:

@@ -50,17 +50,22 @@ def stratified(groups: list[Hashable], number: int) -> list[int]:
     members: dict[Hashable, list[int]] = {}
     for index, name in enumerate(groups):
         members.setdefault(name, []).append(index)
-    exact = {name: number * len(rows) / len(groups) for name, rows in members.items()}
+    members = _without_single_rows(members)
+    total = sum(map(len, members.values()))
+    exact = {name: number * len(rows) / total for name, rows in members.items()}
     take_of = {name: int(share) for name, share in exact.items()}
-    # The last row of a group goes only where no other is left: train must not lose a rare label.
-    by_remainder = sorted(
-        members,
-        key=lambda name: (take_of[name] + 1 == len(members[name]), take_of[name] - exact[name], -len(members[name])),
-    )
+    by_remainder = sorted(members, key=lambda name: (take_of[name] - exact[name], -len(members[name])))
     for name in by_remainder[: number - sum(take_of.values())]:
         take_of[name] += 1
     chosen = [rows[i] for name, rows in members.items() for i in rng.permutation(len(rows))[: take_of[name]]]
     return sorted(chosen)
+
+
+def _without_single_rows(members: dict[Hashable, list[int]]) -> dict[Hashable, list[int]]:
+    """Leave out groups of one row, which train must not lose, where they are few: up to a tenth of all rows."""
+    several = {name: rows for name, rows in members.items() if len(rows) > 1}
+    singles, total = len(members) - len(several), sum(map(len, members.values()))
+    return several if singles <= SHARE * total else members
 
 
 def take(split: Split, indices: list[int], *, name: str = "") -> Split:

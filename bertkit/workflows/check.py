@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ class SplitReport:
     balance: dict[str, int] = field(default_factory=dict)
     """label -> rows."""
     lengths: dict[str, float] = field(default_factory=dict)
-    """Quantiles of the length in tokens: ``median``, ``p99``, ``longest``; empty where no tokenizer was at hand."""
+    """Quantiles (``median``, ``p99``, ``longest``) of the length in tokens; empty where no tokenizer was at hand."""
     truncation: dict[str, Any] = field(default_factory=dict)
     """What ``max_length`` cuts; empty where no tokenizer was at hand."""
     problems: list[str] = field(default_factory=list)
@@ -100,12 +101,14 @@ def check(
     resolved, notes = kind.resolve(found, first.examples)
     adapter = kind(resolved, train_config, resolved.labels)
     chosen = str(encoder) or resolved.encoder or DEFAULT_ENCODER
-    tokenizer, why = _tokenizer(chosen, offline=offline)
+    tokenizer, positions, why = _tokenizer(chosen, offline=offline)
     if tokenizer is None:
         notes.append(f"lengths are not measured: {why}")
     listen(Phase(name="checking rows"))
     splits = [_report(split, adapter, tokenizer, name == "train") for name, split in dataset.splits.items()]
     problems = [problem for report in splits for problem in report.problems]
+    if positions is not None and train_config.max_length > positions:
+        problems.append(f"train.max_length is {train_config.max_length}, and {chosen} has positions for {positions}")
     if not problems:
         problems += _unseen(dataset, adapter)
     for note in (*notes, *dataset.notes):
@@ -120,12 +123,16 @@ def check(
     )
 
 
-def _tokenizer(name: str, *, offline: bool) -> tuple[Any, str]:
+def _tokenizer(name: str, *, offline: bool) -> tuple[Any, int | None, str]:
+    """Return the tokenizer and the encoder's positions, where its config says them; or None and why there is none."""
     try:
         source: Source = encoder.find(name, offline=offline)
-        return encoder.load_tokenizer(source), ""
+        config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+        positions = config.get("max_position_embeddings")
+        known = positions if isinstance(positions, int) and positions > 0 else None
+        return encoder.load_tokenizer(source), known, ""
     except BertkitError as error:
-        return None, str(error)
+        return None, None, str(error)
 
 
 def _report(split: Split, adapter: Adapter, tokenizer: Any, is_train: bool) -> SplitReport:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bertkit import run as run_folders
+from bertkit.errors import RunError
 from bertkit.run import Run
 
 
@@ -29,7 +32,9 @@ class RunLine:
         """Read the line of a run."""
         record = run.record
         metric = record["resolved_task"]["metrics"][0]
-        splits = run.scores().get("splits", {})
+        splits: dict[str, Any] = {}
+        with suppress(RunError):
+            splits = run.scores().get("splits", {})
         return cls(
             run=str(run.folder),
             task=record["task"],
@@ -51,10 +56,20 @@ def show(run: str | Path | None = None, *, runs: str | Path = "runs") -> dict[st
     """Return what a run knows: its record, its scores, its evaluations; the newest finished one by default.
 
     Raises:
-        RunError: if there is no such run.
+        RunError: if there is no such run, or a file of it is damaged.
     """
-    import json
-
     found = run_folders.find(run, Path(runs))
-    evaluations = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(found.folder.glob("evals/*.json"))]
-    return {"run": str(found.folder), **found.record, "scores": found.scores(), "evaluations": evaluations}
+    return {
+        "run": str(found.folder),
+        **found.record,
+        "scores": found.scores(),
+        "evaluations": [_read(file) for file in sorted(found.folder.glob("evals/*.json"))],
+    }
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged: {error}. Remove it; 'bertkit eval' writes it anew.") from error
+    return found

@@ -217,7 +217,9 @@ def _foreign(name: str, task: Task | None, labels: Sequence[str], *, offline: bo
     train, evaluation, prediction = configs(task)
     made = replace(task, labels=tuple(names), kind=kind)
     adapter = adapters.find(made.type)(made, train, names)
-    return Saved(name=name, source=source, task=made, adapter=adapter, eval=evaluation, predict=prediction, foreign=True)
+    return Saved(
+        name=name, source=source, task=made, adapter=adapter, eval=evaluation, predict=prediction, foreign=True
+    )
 
 
 def _wrong_number(name: str, labels: Sequence[str], outputs: int) -> ModelError:

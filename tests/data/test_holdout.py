@@ -29,7 +29,7 @@ def ids(split: Split) -> list[int]:
     return [example["id"] for example in split.examples]
 
 
-@given(st.lists(st.sampled_from("aaaabbc"), min_size=1, max_size=200), st.integers(1, 200))
+@given(st.lists(st.sampled_from("aaaabbc"), max_size=200).map(lambda rest: [*"aabbcc", *rest]), st.integers(1, 200))
 def test_stratified_gives_each_group_its_share(groups: list[str], number: int) -> None:
     number = min(number, len(groups))
     chosen = stratified(list(groups), number)
@@ -67,11 +67,15 @@ def test_cut_keeps_shares_places_and_every_row_once() -> None:
 
 
 def test_cut_leaves_train_the_only_row_of_a_label() -> None:
-    labels = [f"rare{n}" for n in range(20)] + ["common"] * 50 + ["other"] * 31
+    labels = [f"rare{n}" for n in range(10)] + ["common"] * 60 + ["other"] * 30
     found, _ = cut(dataset(labels), label_of)
     held = Counter(map(label_of, found.splits["validation"].examples))
     assert held.total() == 10
     assert {label_of(example) for example in found.splits["train"].examples} == set(labels)
+
+
+def test_cut_of_labels_that_all_differ_still_cuts() -> None:
+    assert len(cut(dataset([f"label{n}" for n in range(30)]), label_of)[1]) == 3
 
 
 def test_cut_is_always_the_same_rows() -> None:

@@ -91,6 +91,7 @@ def test_pairs_go_through_the_same_head(tiny_encoder: Path, tmp_path: Path) -> N
     assert np.abs(found - wanted).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_regression_is_the_head_without_softmax(tiny_encoder: Path, tmp_path: Path) -> None:
     rows = [{"text": r["text"], "label": 1.5 if r["label"] == "positive" else -0.5} for r in reviews(80)]
     settings = {"kind": "regression", "train.epochs": 10, "train.learning_rate": 5e-3, "train.batch_size": 8}

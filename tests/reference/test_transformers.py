@@ -135,6 +135,8 @@ def test_saved_folder_that_predicts_otherwise_ends_the_run(
         save(model, tokenizer, folder)
 
     monkeypatch.setattr("bertkit.encoder.save", damaging)
-    with pytest.raises(RunError, match=r"model does not predict what was trained: a value differs by 0\.\d+, more than"):
+    with pytest.raises(
+        RunError, match=r"model does not predict what was trained: a value differs by 0\.\d+, more than"
+    ):
         train(reviews(40), encoder=tiny_encoder, out=tmp_path / "run")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"

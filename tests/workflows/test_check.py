@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from tests.conftest import reviews, write_jsonl
 from tests.workflows.training import Listener, train
 
 
-def check(task: Any, encoder: Path, **options: Any) -> Checked:
-    return bertkit.check(task, encoder=encoder, **options)
+def check(task: Any, encoder: Path, *, settings: Mapping[str, Any] | None = None, **options: Any) -> Checked:
+    return bertkit.check(task, encoder=encoder, settings={"train.max_length": 64} | dict(settings or {}), **options)
 
 
 def test_good_data_has_no_problems(tiny_encoder: Path, reviews_file: Path) -> None:

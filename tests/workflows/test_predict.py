@@ -303,8 +303,8 @@ def test_missing_input_is_said_before_the_model_is_loaded(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bertkit.workflows.predict.load", lambda **options: pytest.fail("the model was loaded"))
+    write_jsonl(tmp_path / "new.jsonl", unlabelled(1))
     with pytest.raises(DataError, match=r"There is no file .*new\.jsnl\. Did you mean 'new\.jsonl'"):
-        write_jsonl(tmp_path / "new.jsonl", unlabelled(1))
         written(tmp_path / "new.jsnl", finished_run)
     with pytest.raises(DataError, match="is a folder, not a file"):
         written(tmp_path, finished_run)

@@ -70,7 +70,9 @@ def test_evaluations_are_shown(folder: Path) -> None:
 
 def test_unknown_run_suggests_the_nearest(folder: Path) -> None:
     (folder / "a").rename(folder / "reviews-001")
-    with pytest.raises(RunError, match=r"There is no run 'reviews-01'\. Did you mean 'reviews-001'\? 'bertkit runs ls'"):
+    with pytest.raises(
+        RunError, match=r"There is no run 'reviews-01'\. Did you mean 'reviews-001'\? 'bertkit runs ls'"
+    ):
         workflow.show("reviews-01", runs=folder)
 
 

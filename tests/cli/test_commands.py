@@ -1,0 +1,427 @@
+"""The commands as a user types them: what goes to stdout, what to stderr, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.conftest import reviews, write_jsonl
+from tests.workflows.training import record, same_weights, train
+
+COMMAND = [sys.executable, "-m", "bertkit"]
+TINY = ["--set", "train.max_length=64", "--set", "train.epochs=1", "--precision", "float32", "--threads", "1"]
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def bertkit(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Return a function that runs a command in this process, in an empty folder."""
+    from bertkit.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BERTKIT_RUNS", raising=False)
+
+    def run(*arguments: Any) -> Done:
+        monkeypatch.setattr(sys, "argv", ["bertkit", *map(str, arguments)])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        sys.stdout.flush()
+        return Done(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def runs(finished_run: Path, tmp_path: Path) -> Path:
+    """Return ``runs/`` with one finished run in it."""
+    shutil.copytree(finished_run, tmp_path / "runs" / "one")
+    return tmp_path / "runs"
+
+
+def start(*arguments: Any, folder: Path, **options: Any) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "BERTKIT_RUNS"} | {"PYTHONPATH": str(Path.cwd())}
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    return subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=folder, env=environment, **given)
+
+
+def one_error(done: Done) -> str:
+    """Return the one line of a fault."""
+    assert done.code == 1, done
+    assert done.out == ""
+    lines = [line for line in done.err.splitlines() if not line.startswith("encoder ")]
+    assert len(lines) == 1, done.err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+# The three commands --------------------------------------------------------------------------------------------
+
+
+def test_three_commands_follow_each_other(bertkit: Any, tiny_encoder: Path, reviews_file: Path) -> None:
+    trained = bertkit("finetune", reviews_file, "--encoder", tiny_encoder, *TINY)
+    assert trained.code == 0
+    assert re.search(r"^split +metric +score +95 % interval$", trained.out, re.MULTILINE)
+    assert re.search(r"^validation +accuracy +\d\.\d{4} +\d\.\d{4} \.\. \d\.\d{4}$", trained.out, re.MULTILINE)
+    assert "next: bertkit predict file.jsonl" in trained.err.splitlines()
+    assert re.search(r"training on 72 examples, 3 steps, 0\.0 M parameters, cpu, float32", trained.err)
+    assert re.search(r"^step 3: validation accuracy \d", trained.err, re.MULTILINE)
+    scored = bertkit("eval")
+    assert scored.code == 0
+    assert "newest finished run: runs/reviews-tiny-bert-001" in scored.err
+    assert re.search(r"^validation +accuracy", scored.out, re.MULTILINE)
+    predicted = bertkit("predict", reviews_file)
+    assert predicted.code == 0
+    rows = [json.loads(line) for line in predicted.out.splitlines()]
+    assert [row["text"] for row in rows] == [row["text"] for row in reviews(80)]
+    for done in (trained, scored, predicted):
+        assert "\x1b" not in done.out + done.err
+        assert "\r" not in done.out + done.err
+
+
+def test_finetune_json_is_one_object(bertkit: Any, tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
+    command = ("finetune", reviews_file, "--encoder", tiny_encoder, "--out", "here", "--json", *TINY)
+    done = bertkit(*command)
+    found = json.loads(done.out)
+    assert list(found) == [
+        "run", "task", "encoder", "scores", "best_step", "steps", "seconds", "examples_per_second", "tokens_per_second"
+    ]  # fmt: skip
+    assert found["scores"]["validation"].keys() == {"accuracy", "accuracy_interval", "f1", "f1_interval"}
+    assert (found["run"], found["steps"]) == ("here", 3)
+    assert record(tmp_path / "here")["argv"][1] == "finetune"
+    again = bertkit(*command)
+    assert again.code == 0
+    assert "here is finished already; nothing to do" in again.err
+    assert json.loads(again.out)["scores"] == found["scores"]
+
+
+def test_eval_json_is_one_object(bertkit: Any, runs: Path, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "dev.jsonl", reviews(20, seed=5))
+    done = bertkit("eval", "one", "--data", file, "--json", "--threads", 1)
+    found = json.loads(done.out)
+    assert list(found) == ["run", "task", "split", "num_examples", "scores"]
+    assert (found["run"], found["split"], found["num_examples"]) == ("runs/one", "dev", 20)
+
+
+def test_runs_folder_comes_from_flag_or_environment(
+    bertkit: Any, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.rename(tmp_path / "mine")
+    assert "There is no finished run below runs" in one_error(bertkit("eval"))
+    assert bertkit("eval", "--runs", "mine").code == 0
+    monkeypatch.setenv("BERTKIT_RUNS", "mine")
+    assert bertkit("eval").code == 0
+
+
+def test_finetune_without_any_task_file(bertkit: Any, tiny_encoder: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "odd.jsonl", [{"text": r["text"], "stars": r["label"], "label": "x"} for r in reviews(40)])
+    done = bertkit("finetune", "odd.jsonl", "--encoder", tiny_encoder, "--set", "columns.label=stars", "--json", *TINY)
+    assert json.loads(done.out)["run"] == "runs/odd-tiny-bert-001"
+
+
+def test_relative_paths_mean_the_same_when_resumed_elsewhere(
+    bertkit: Any, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", reviews(40))
+    shutil.copytree(tiny_encoder, tmp_path / "enc")
+    assert bertkit("finetune", "rows.jsonl", "--encoder", "enc", "--out", "here", *TINY).code == 0
+    found = record(tmp_path / "here")
+    (tmp_path / "here" / "run.json").write_text(json.dumps(found | {"status": "interrupted"}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert bertkit("finetune", "--resume", tmp_path / "here", "--json").code == 0
+    assert record(tmp_path / "here")["status"] == "finished"
+
+
+# Predict -------------------------------------------------------------------------------------------------------
+
+
+def test_predict_writes_to_a_file(bertkit: Any, runs: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "new.jsonl", reviews(5))
+    done = bertkit("predict", "new.jsonl", "--out", "out.jsonl", "--threads", 1)
+    assert (done.code, done.out) == (0, "")
+    assert "out.jsonl is written" in done.err
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 5
+
+
+def test_predict_takes_a_text(bertkit: Any, runs: Path) -> None:
+    done = bertkit("predict", "--text", "a good film", "--run", "one", "--threads", 1)
+    assert json.loads(done.out)["prediction"]["label"] == "positive"
+
+
+def test_bad_row_is_one_error(bertkit: Any, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"txt": "a"}\n')
+    done = bertkit("predict", "bad.jsonl", "--run", "one")
+    assert one_error(done) == "error: bad.jsonl:1: column 'text' is missing; there are 'txt'."
+
+
+# Exit codes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["finetune", "glue/sst-2"],
+        ["finetune", "nothing.jsonl", "--encoder", "minilm"],
+        ["finetune", "glue/sst2", "--set", "train.epoch=1"],
+        ["finetune", "glue/sst2", "--set", "train.epochs"],
+        ["finetune", "glue/sst2", "--set", "train.epochs=0"],
+        ["finetune", "--resume", "nowhere"],
+        ["finetune", "glue/sst2", "--data", "nowhere", "--encoder", "./nowhere"],
+        ["eval"],
+        ["eval", "nowhere/at/all"],
+        ["eval", "./nowhere"],
+        ["predict", "nothing.jsonl"],
+        ["predict", "."],
+        ["check", "nothing.jsonl"],
+        ["runs", "show"],
+        ["runs", "show", "nowhere"],
+        ["tasks", "show", "nowhere"],
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_every_fault_is_one_line_on_stderr(bertkit: Any, arguments: list[str]) -> None:
+    message = one_error(bertkit(*arguments))
+    assert len(message) > 20
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["finetune"],
+        ["finetune", "glue/sst2", "--resume", "x"],
+        ["finetune", "glue/sst2", "--precision", "fp8"],
+        ["finetune", "glue/sst2", "--limit", "-1"],
+        ["finetune", "glue/sst2", "--sed", "1"],
+        ["predict"],
+        ["predict", "x", "--text", "y"],
+        ["predict", "x", "--threads", "many"],
+        ["evaluate"],
+    ],
+    ids=lambda arguments: " ".join(arguments),
+)
+def test_wrong_usage_is_exit_code_2(bertkit: Any, arguments: list[str]) -> None:
+    done = bertkit(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert "Error" in done.err or "error" in done.err
+
+
+def test_error_with_line_breaks_and_control_characters_stays_one_line(bertkit: Any, tmp_path: Path) -> None:
+    done = bertkit("predict", "no\n\x1b[31msuch.jsonl")
+    assert "\x1b" not in one_error(done)
+
+
+def test_check_exits_by_what_it_finds(bertkit: Any, tiny_encoder: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "good.jsonl", reviews(40))
+    write_jsonl(tmp_path / "bad.jsonl", [*reviews(40), {"text": None, "label": "positive"}])
+    common = ("--encoder", tiny_encoder, "--set", "train.max_length=64")
+    good, bad = bertkit("check", "good.jsonl", *common), bertkit("check", "bad.jsonl", *common)
+    assert (good.code, bad.code) == (0, 1)
+    assert re.search(r"^split +rows +median tokens", good.out, re.MULTILINE)
+    assert re.search(r"^train +40 ", good.out, re.MULTILINE)
+    assert re.search(r"^positive +20$", good.out, re.MULTILINE)
+    assert "bad.jsonl:41: column 'text' is null, and must be a text" in bad.out
+    as_json = bertkit("check", "bad.jsonl", "--json", *common)
+    assert as_json.code == 1
+    assert len(json.loads(as_json.out)["problems"]) == 1
+
+
+def test_doctor_finds_nothing_wrong_here(bertkit: Any) -> None:
+    done = bertkit("doctor", "--offline")
+    assert done.code == 0
+    assert re.search(r"^ok +training step +weights moved$", done.out, re.MULTILINE)
+    assert {"subject", "state", "detail"} == json.loads(bertkit("doctor", "--offline", "--json").out)[0].keys()
+
+
+def test_doctor_exits_1_where_training_cannot_work(bertkit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertkit.workflows.doctor.NEEDED", ("no-such-package",))
+    assert bertkit("doctor", "--offline").code == 1
+
+
+def test_runs_are_listed_and_shown(bertkit: Any, runs: Path) -> None:
+    listed = bertkit("runs", "ls")
+    assert re.search(r"^runs/one +finished +42 +accuracy +1\.0000", listed.out, re.MULTILINE)
+    shown = bertkit("runs", "show")
+    assert re.search(r"^status +finished$", shown.out, re.MULTILINE)
+    assert re.search(r"^train\.batch_size +8$", shown.out, re.MULTILINE)
+    assert json.loads(bertkit("runs", "show", "--json").out)["status"] == "finished"
+    assert json.loads(bertkit("runs", "ls", "--json").out)[0]["run"] == "runs/one"
+
+
+def test_no_runs_are_said_on_stderr(bertkit: Any) -> None:
+    done = bertkit("runs", "ls")
+    assert done.code == 0
+    assert "there are no runs below runs" in done.err
+
+
+# Real processes ------------------------------------------------------------------------------------------------
+
+
+def test_reader_that_goes_away_is_no_fault(runs: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "new.jsonl", [{"text": "the film " * 20, "n": n} for n in range(3000)])
+    process = start("predict", "new.jsonl", "--threads", 1, "--set", "predict.chunk=64", folder=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    first = process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0, err
+    assert json.loads(first)["n"] == 0
+    assert err.splitlines() == ["newest finished run: runs/one"]
+
+
+@pytest.mark.slow
+def test_reader_that_never_reads_is_no_fault(runs: Path, tmp_path: Path) -> None:
+    process = start("predict", "--text", "a good film", "--threads", 1, folder=tmp_path)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0, err
+    assert err.splitlines() == ["newest finished run: runs/one"]
+
+
+def wait_for_steps(process: subprocess.Popen[str], run: Path, number: int) -> None:
+    events = run / "events.jsonl"
+    for _ in range(1200):
+        if process.poll() is not None:
+            raise AssertionError(f"it ended before the signal: {process.communicate()}")
+        if events.is_file() and events.read_text().count('"event": "step"') >= number:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no step in a minute")
+
+
+LONG = ["--set", "train.max_steps=2000", "--set", "train.max_length=64", "--set", "train.batch_size=8"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.slow),
+    ],
+)
+def test_interrupted_training_is_saved_and_says_how_to_go_on(
+    number: int, code: int, tiny_encoder: Path, reviews_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    common = ("--encoder", tiny_encoder, "--out", "run", "--json", "--threads", 1, *LONG)
+    process = start("finetune", "reviews.jsonl", *common, folder=tmp_path)
+    wait_for_steps(process, run, 3)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert out == ""
+    assert "stopping after this step; once more stops at once" in err.splitlines()
+    assert err.splitlines()[-1] == "next: bertkit finetune --resume run"
+    assert "Traceback" not in err
+    assert record(run)["status"] == "interrupted"
+    assert not (run / "model").exists()
+    newest = max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").iterdir())
+    steps = (run / "events.jsonl").read_text().count('"event": "step"')
+    assert newest == steps
+
+
+@pytest.mark.slow
+def test_resumed_process_gives_the_weights_of_an_uninterrupted_one(
+    tiny_encoder: Path, reviews_file: Path, tmp_path: Path
+) -> None:
+    settings = {"train.max_steps": 150, "train.batch_size": 8, "eval.resamples": 1000}
+    common = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    common += [
+        "--encoder",
+        str(tiny_encoder),
+        "--precision",
+        "float32",
+        "--threads",
+        "1",
+        "--set",
+        "train.max_length=64",
+    ]
+    process = start("finetune", "reviews.jsonl", "--out", "cut", *common, folder=tmp_path)
+    wait_for_steps(process, tmp_path / "cut", 3)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    again = start("finetune", "--resume", "cut", folder=tmp_path)
+    assert again.wait(120) == 0, again.communicate()
+    again.communicate()
+    whole = train(reviews_file, encoder=tiny_encoder, out=tmp_path / "whole", settings={"train.epochs": 3, **settings})
+    assert same_weights(tmp_path / "cut", whole.run)
+
+
+@pytest.mark.slow
+def test_interrupted_prediction_ends_quietly(runs: Path, tmp_path: Path) -> None:
+    process = start("predict", "-", "--threads", 1, folder=tmp_path, stdin=subprocess.PIPE)
+    assert process.stderr is not None
+    process.stderr.readline()  # newest finished run
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_killed_process_leaves_nothing_that_looks_whole(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
+    common = ("--encoder", tiny_encoder, "--threads", 1, *LONG)
+    process = start("finetune", "reviews.jsonl", *common, folder=tmp_path)
+    run = tmp_path / "runs" / "reviews-tiny-bert-001"
+    wait_for_steps(process, run, 20)
+    process.kill()
+    process.communicate()
+    assert record(run)["status"] == "running"
+    listed = start("eval", folder=tmp_path)
+    _, err = listed.communicate(timeout=60)
+    assert listed.returncode == 1
+    assert re.search(r"^error: There is no finished run below runs; .* is 'running'", err)
+
+
+def test_terminal_gets_a_live_bar(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
+    """stderr is a terminal, stdout a file: the bar lives on the one, JSON alone on the other."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command = ("finetune", "reviews.jsonl", "--encoder", tiny_encoder, "--json", "--threads", 1, *LONG)
+    environment = os.environ | {"COLUMNS": "120", "TERM": "xterm-256color", "PYTHONPATH": str(Path.cwd())}
+    arguments = [*map(str, command), "--set", "train.max_steps=40"]
+    with (tmp_path / "out.json").open("w") as out:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments], cwd=tmp_path, env=environment, stdout=out, stderr=theirs, stdin=theirs
+        )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    assert process.wait(60) == 0, shown[-2000:]
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode("utf-8", "replace"))
+    assert b"\x1b[" in shown
+    assert re.search(r"training .*\d+/40 +loss \d\.\d{4} +lr \d\.\d+e-\d+ +[\d,]+ tokens/s", text)
+    assert re.search(r"tokens/s +\d+:\d\d", text), "time left"
+    assert json.loads((tmp_path / "out.json").read_text())["steps"] == 40
