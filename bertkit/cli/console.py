@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -108,9 +109,9 @@ def score_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
     table(title, ("split", "metric", "score", "95 % interval"), rows)
 
 
-def next_command(command: str) -> None:
-    """Say what to type next."""
-    say(f"next: {command}")
+def next_command(*words: object) -> None:
+    """Say what to type next, quoted for the shell where that is needed."""
+    say(f"next: {shlex.join(map(str, words))}")
 
 
 class Console:

@@ -62,7 +62,7 @@ def command(
         finally:
             shown.close()
     if result.status == "interrupted":
-        console.next_command(f"bertkit finetune --resume {result.run}")
+        console.next_command("bertkit", "finetune", "--resume", result.run)
         raise typer.Exit(stopping.exit_code)
     if json:
         console.emit_json(result.to_json())
@@ -71,4 +71,6 @@ def command(
         f"{result.task}, {result.encoder}, best step {result.best_step} of {result.steps}", result.scores
     )
     console.say(f"{result.run}: {result.seconds:.0f} s, {result.tokens_per_second:,.0f} tokens/s in training")
-    console.next_command("bertkit predict file.jsonl")
+    # Without --run, predict looks for the newest run where runs are kept.
+    where = [] if result.run.parent == runs else ["--run", result.run]
+    console.next_command("bertkit", "predict", "file.jsonl", *where)

@@ -53,4 +53,4 @@ def new(
     for note in made.notes:
         console.say(note)
     console.emit(str(made.path))
-    console.next_command(f"bertkit finetune {made.path}")
+    console.next_command("bertkit", "finetune", made.path)

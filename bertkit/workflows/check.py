@@ -16,10 +16,10 @@ from bertkit.data import Dataset, Split, sources
 from bertkit.data import check as data_check
 from bertkit.data.sources import Data
 from bertkit.encoder import Source
-from bertkit.errors import BertkitError
+from bertkit.errors import BertkitError, DataError
 from bertkit.events import Listener, Note, Phase, ignore
 from bertkit.task import DEFAULT_ENCODER, Task
-from bertkit.workflows.preparation import Settings, configs, task_of, truncation
+from bertkit.workflows.preparation import Settings, configs, refuse_taken, task_of, truncation
 
 SAMPLE = 20_000
 """Rows of a split whose lengths are measured; taken evenly over it."""
@@ -111,6 +111,10 @@ def check(
         problems.append(f"train.max_length is {train_config.max_length}, and {chosen} has positions for {positions}")
     if not problems:
         problems += _unseen(dataset, adapter)
+    try:
+        refuse_taken(dataset, configs(found)[2].column)
+    except DataError as error:
+        problems.append(str(error))
     for note in (*notes, *dataset.notes):
         listen(Note(message=note))
     return Checked(

@@ -100,6 +100,7 @@ def prepare(
     if "train" not in dataset.splits:
         raise DataError(f"The task '{task.name}' has no train split, so it can only be evaluated and predicted.")
     check.require(dataset.splits["train"], lambda example: [])
+    refuse_taken(dataset, prediction.column)
     task, notes = kind.resolve(task, dataset.splits["train"].examples)
     adapter = kind(task, train, task.labels)
     labelled = {name: adapter.labelled(split.examples) for name, split in dataset.splits.items()}
@@ -124,6 +125,21 @@ def prepare(
         held_out=tuple(held_out),
         scored=tuple(scored),
     )
+
+
+def refuse_taken(dataset: Dataset, column: str) -> None:
+    """Refuse rows that have the column already under which their predictions will be written.
+
+    Raises:
+        DataError: naming the first of them.
+    """
+    for split in dataset.splits.values():
+        for index, example in enumerate(split.examples):
+            if column in example:
+                raise DataError(
+                    f"{split.place(index)}: there is a column '{column}' already, which predictions would replace. "
+                    "--set predict.column=NAME writes them to another."
+                )
 
 
 def _as_train(dataset: Dataset) -> Dataset:

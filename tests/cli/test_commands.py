@@ -112,6 +112,11 @@ def test_finetune_json_is_one_object(bertkit: Any, tiny_encoder: Path, reviews_f
     assert json.loads(again.out)["scores"] == found["scores"]
 
 
+def test_next_command_can_be_typed_as_it_stands(bertkit: Any, tiny_encoder: Path, reviews_file: Path) -> None:
+    done = bertkit("finetune", reviews_file, "--encoder", tiny_encoder, "--out", "my run", *TINY)
+    assert done.err.splitlines()[-1] == "next: bertkit predict file.jsonl --run 'my run'"
+
+
 def test_eval_json_is_one_object(bertkit: Any, runs: Path, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "dev.jsonl", reviews(20, seed=5))
     done = bertkit("eval", "one", "--data", file, "--json", "--threads", 1)

@@ -73,6 +73,15 @@ def test_bf16_is_near_and_names_the_same_label(finished_run: Path) -> None:
             assert theirs[0]["label"] == ours["label"]
 
 
+def test_run_trained_in_bf16_is_saved_in_float32_and_opens(tiny_encoder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    run = train(reviews(80), encoder=tiny_encoder, out=tmp_path / "run", settings=LEARNING, precision="bf16").run
+    assert {str(t.dtype) for t in load_file(run / "model" / "model.safetensors").values()} == {"torch.float32"}
+    for theirs, ours in zip(piped(run), predicted(run, "bf16"), strict=True):
+        assert {row["label"]: row["score"] for row in theirs} == pytest.approx(ours["probabilities"], abs=3e-2)
+
+
 def test_several_labels_are_sigmoids_there_too(multi_run: Path) -> None:
     assert json.loads((multi_run / "model" / "config.json").read_text())["problem_type"] == "multi_label_classification"
     for theirs, ours in zip(piped(multi_run), predicted(multi_run), strict=True):

@@ -81,6 +81,7 @@ def test_rows_that_training_would_refuse_as_too_long_are_a_problem(tiny_encoder:
         [*reviews(20), {"text": "a", "label": None}],
         [*reviews(20), {"text": ["a"], "label": "positive"}],
         [*reviews(20), {"label": "positive"}],
+        [row | {"prediction": 1} for row in reviews(20)],
     ],
 )
 def test_check_and_finetune_agree(rows: Any, tiny_encoder: Path, tmp_path: Path) -> None:

@@ -247,6 +247,15 @@ def test_empty_label_cell_of_a_csv_is_no_label(tiny_encoder: Path, tmp_path: Pat
         train(file, encoder=tiny_encoder, out=run)
 
 
+def test_column_of_predictions_must_be_free(tiny_encoder: Path, run: Path) -> None:
+    rows = [row | {"prediction": "mine"} for row in reviews(40)]
+    with pytest.raises(DataError, match=r"train row 1: there is a column 'prediction' already.*--set predict\.column="):
+        train(rows, encoder=tiny_encoder, out=run)
+    train(rows, encoder=tiny_encoder, out=run, settings={"predict.column": "guess"})
+    first = lines(run / "predictions" / "validation.jsonl")[0]
+    assert (first["prediction"], first["guess"].keys() >= {"label"}) == ("mine", True)
+
+
 # Refused before the first step ---------------------------------------------------------------------------------
 
 
@@ -713,6 +722,22 @@ def test_disk_full_at_a_checkpoint_keeps_the_one_before(
         bertkit.predict(["good"], run=run)
     assert train(resume=run, precision="auto", threads=0).status == "finished"
     assert same_weights(run, whole)
+    assert "error" not in record(run)
+
+
+def test_full_disk_as_safetensors_reports_it_is_one_error_too(
+    tiny_encoder: Path, reviews_file: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(RunError, match=r"step-000005 cannot be written: .*No space left on device .*Free space"):
+        train(reviews_file, encoder=tiny_encoder, out=run)
+    assert record(run)["status"] == "failed"
+    assert not list(run.rglob("*.safetensors"))
 
 
 def test_disk_full_while_saving_the_model_can_be_gone_on_with(
