@@ -22,6 +22,7 @@ def ls(runs: options.Runs = options.RUNS, json: options.Json = False) -> None:
         return
     if not found:
         console.say(f"there are no runs below {runs}; 'bertkit finetune demo/reviews' makes one")
+        return
     rows = [
         (r.run, r.status, r.seed, r.metric, "" if r.score is None else f"{r.score:.4f}", r.created[:16]) for r in found
     ]

@@ -107,7 +107,9 @@ def find(
         _refuse_settings(tables(settings or {}))
     if folder is not None and (folder / MODEL_FACTS).is_file():
         return _of_facts(str(folder), folder, None, task, labels, settings)
-    if folder is None or (folder / "run.json").is_file() or (runs / str(where) / "run.json").is_file():
+    named_run = (runs / str(where) / "run.json").is_file()
+    no_model = folder is not None and not folder.is_dir() and "/" not in str(where) and task is None
+    if folder is None or (folder / "run.json").is_file() or named_run or no_model:
         run = find_run(where, runs)
         return _of_facts(str(run.folder), run.model_folder, run, task, labels, settings)
     return _foreign(str(where), task, labels, offline=offline)
@@ -195,6 +197,8 @@ def _task_of_facts(facts: dict[str, Any], base: Task | None, settings: Settings 
 
 def _foreign(name: str, task: Task | None, labels: Sequence[str], *, offline: bool) -> Saved:
     """Open a checkpoint that bertkit did not save: the task says what it is for, names decide about labels."""
+    if not Path(name).expanduser().is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise RunError(f"There is no run or model folder {name}. 'bertkit runs ls' lists the runs.")
     if task is None:
         raise ModelError(
             f"{name} is no run and was not saved by bertkit, so name the task that it is for: --task glue/sst2."

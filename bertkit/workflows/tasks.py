@@ -196,7 +196,7 @@ def _draft(split: Split, over: dict[str, Any]) -> _Draft:
         why=guess.kind_reason(cells),
         labels=list(labels),
         over=over,
-        notes=[*found.notes, f"label holds {guess.kind_reason(cells)}"],
+        notes=[*found.notes, *([] if over.get("kind") else [f"label holds {guess.kind_reason(cells)}"])],
     )
 
 

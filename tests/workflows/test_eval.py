@@ -331,3 +331,13 @@ def test_run_with_the_labels_of_another_task_is_refused(own_run: Path, task_file
 def test_run_names_its_own_labels(own_run: Path) -> None:
     with pytest.raises(ModelError, match=r"names its own labels \(negative, positive\).*Drop --labels"):
         evaluate(own_run, labels=["positive", "negative"])
+
+
+def test_folder_that_is_not_there_is_no_encoder(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"There is no run or model folder \./nowhere\. 'bertkit runs ls'"):
+        bertkit.evaluate("./nowhere", task="glue/sst2", runs=tmp_path)
+
+
+def test_name_without_a_slash_is_looked_for_among_the_runs(finished_run: Path) -> None:
+    with pytest.raises(RunError, match=rf"There is no run 'reviews-tiny-bert-01'\. Did you mean '{finished_run.name}'"):
+        bertkit.evaluate("reviews-tiny-bert-01", runs=finished_run.parent)
