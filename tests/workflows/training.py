@@ -10,7 +10,7 @@ from typing import Any
 
 import bertkit
 from bertkit.events import Event, Note
-from bertkit.workflows.finetune import Finetuned
+from bertkit.workflows.training import Finetuned
 
 TINY = {"train.epochs": 1, "train.batch_size": 16, "train.max_length": 64, "eval.resamples": 0}
 

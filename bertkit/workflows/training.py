@@ -1,0 +1,521 @@
+"""One training, from reading the data to the card: what ``finetune`` starts."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bertkit import card, config, device, encoder, infer, loop
+from bertkit.adapters.base import Adapter, Feature, Prediction
+from bertkit.config import DeviceConfig
+from bertkit.data import Dataset, Split, sources
+from bertkit.data.batches import TrainingBatches
+from bertkit.data.sources import Data
+from bertkit.encoder import Encoder, Source
+from bertkit.errors import BertkitError, ConfigError, RunError, one_line, together
+from bertkit.events import Checkpoint, Listener, Note, Phase, Progress, Scores, Start, Step, Stop
+from bertkit.run import MODEL_FACTS, Run, now
+from bertkit.task import Task, from_table
+from bertkit.workflows.preparation import (
+    Prepared,
+    describe_truncation,
+    encode,
+    prepare,
+    truncation,
+)
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+PACKAGES = (
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+COMPARED = 64
+"""Validation examples on which the saved model is compared with the trained one."""
+TOLERANCE = {"float32": 1e-5, "bf16": 3e-2, "fp16": 1e-2}
+"""Largest difference of a probability between the model in memory and the one on the disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuned:
+    """What a training came to."""
+
+    run: Path
+    """The run folder."""
+    task: str
+    encoder: str
+    status: str
+    """``finished`` or ``interrupted``."""
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """split -> metric -> value, intervals beside."""
+    best_step: int | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    """Wall-clock time of the whole command."""
+    examples_per_second: float = 0.0
+    """Training examples over the time of the optimizer steps."""
+    tokens_per_second: float = 0.0
+    """Real tokens, padding not counted, over the time of the optimizer steps."""
+    already: bool = False
+    """The run was finished before, and nothing was done."""
+
+    @property
+    def path(self) -> Path:
+        """Return the run folder."""
+        return self.run
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        keys = (
+            "task",
+            "encoder",
+            "scores",
+            "best_step",
+            "steps",
+            "seconds",
+            "examples_per_second",
+            "tokens_per_second",
+        )
+        return {"run": str(self.run), **{key: getattr(self, key) for key in keys}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asked for, fully resolved; stored in ``run.json``, so that ``--resume`` needs nothing else."""
+
+    task: Task
+    encoder: str
+    revision: str
+    data: Data | None
+    seed: int
+    limit: int
+    device: DeviceConfig
+    offline: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able values; Python rows are named, not stored."""
+        data = self.data
+        if isinstance(data, str | Path):
+            data = str(Path(data).expanduser().resolve())
+        return {
+            "task": self.task.name,
+            "task_table": self.task.to_table(),
+            "encoder": self.encoder,
+            "revision": self.revision,
+            "data": data if data is None or isinstance(data, str) else "python rows",
+            "seed": self.seed,
+            "limit": self.limit,
+            "device": config.describe(self.device),
+        }
+
+    @classmethod
+    def of_run(cls, run: Run, *, data: Data | None = None, offline: bool = False) -> Request:
+        """Return the request that a run was made from.
+
+        Raises:
+            RunError: if it was made from Python rows and ``data`` does not give them again.
+        """
+        stored = run.record["request"]
+        if stored["data"] == "python rows" and data is None:
+            raise RunError(f"{run.folder} was trained on rows given in Python; give them again with data=.")
+        return cls(
+            task=from_table(stored["task_table"], name=stored["task"], where=f"{run.folder}/run.json"),
+            encoder=stored["encoder"],
+            revision=stored["revision"],
+            data=stored["data"] if data is None else data,
+            seed=stored["seed"],
+            limit=stored["limit"],
+            device=DeviceConfig(**stored["device"]),
+            offline=offline,
+        )
+
+
+class Training:
+    """One training, from reading the data to the card; holds what its stages share."""
+
+    def __init__(self, request: Request, listen: Listener, should_stop: Callable[[], bool], began: float) -> None:
+        self.request = request
+        self.tell = listen
+        self.should_stop = should_stop
+        self.began = began
+        self.seconds = 0.0
+        self.examples = 0
+        self.tokens = 0
+        self.steps = 0
+        self.advised = False
+
+    def run(self, existing: Run | None, runs: Path, out: Path | None) -> Finetuned:
+        """Do it all, in a new run folder or in the unfinished one that ``existing`` is."""
+        prepared, source = self._prepare()
+        record = self._record(prepared, source)
+        start = self._start_of(existing, record) if existing else None
+        short = f"{prepared.task.name.replace('/', '-')}-{source.short_name}"
+        run = existing or Run.create(runs, name=short, out=out, record=record)
+        try:
+            return self._train(run, prepared, source, start)
+        except BaseException as error:
+            if existing is None and not self.steps:
+                run.remove()
+            elif isinstance(error, Exception):
+                # On a full disk this fails as well; the fault to tell of is the first one.
+                with suppress(RunError):
+                    run.update(status="failed", error=one_line(str(error)))
+            raise
+
+    def _prepare(self) -> tuple[Prepared, Source]:
+        """Find data and encoder and check them, before anything heavy is imported; both faults in one message."""
+        faults: list[BertkitError] = []
+        source: Source | None = None
+        prepared: Prepared | None = None
+        request = self.request
+        try:
+            source = encoder.find(request.encoder, revision=request.revision, offline=request.offline)
+        except BertkitError as error:
+            faults.append(error)
+        # A Hub that was out of reach a moment ago is not waited for a second time.
+        without_hub = bool(faults and faults[0].absence)
+        try:
+            prepared = prepare(
+                request.task,
+                data=request.data,
+                offline=request.offline or without_hub,
+                limit=request.limit,
+                seed=request.seed,
+                listen=self.tell,
+            )
+        except BertkitError as error:
+            faults.append(error)
+        if faults:
+            raise together(faults)
+        assert source is not None
+        assert prepared is not None
+        return prepared, source
+
+    def _record(self, prepared: Prepared, source: Source) -> dict[str, Any]:
+        """Return what ``run.json`` knows before training."""
+        return {
+            "task": prepared.task.name,
+            "encoder": source.name,
+            "seed": self.request.seed,
+            "argv": list(sys.argv),
+            "request": self.request.to_json(),
+            "resolved_task": prepared.task.to_table(),
+            "config": {
+                "train": config.describe(prepared.train),
+                "eval": config.describe(prepared.eval),
+                "predict": config.describe(prepared.predict),
+            },
+            "encoder_revision": source.revision,
+            "dataset_revision": prepared.dataset.revision,
+            "data_hash": sources.fingerprint(prepared.dataset),
+            "label_map": dict(enumerate(prepared.adapter.labels)),
+            "num_examples": {name: len(split.examples) for name, split in prepared.dataset.splits.items()},
+            "held_out_rows": list(prepared.held_out),
+            "held_out_hash": _hash_of(prepared.dataset, "validation") if prepared.held_out else "",
+            "versions": {"bertkit": metadata.version("bertkit"), "python": platform.python_version()}
+            | {name: metadata.version(name) for name in PACKAGES},
+        }
+
+    def _start_of(self, run: Run, record: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the state to go on from; refuse where the run was made from anything else."""
+        same = ("request", "config", "encoder_revision", "data_hash", "held_out_rows")
+        # JSON has no tuples and no integer keys, so both sides are compared as JSON has them.
+        difference = config.first_difference(
+            {key: as_json(record[key]) for key in same}, {key: run.record.get(key) for key in same}
+        )
+        if difference:
+            raise RunError(
+                f"{run.folder} was made from something else: {plainly(difference)}. "
+                "Name another --out, or start a new run."
+            )
+        start, faults = run.newest_checkpoint()
+        for fault in faults:
+            last = start is None and fault is faults[-1]
+            rest = "" if last else " The one before it is used."
+            self.tell(Note(message=f"{fault}{rest}", level="warning"))
+        if start is None:
+            self.tell(Note(message=f"{run.folder} has no whole checkpoint, so it starts again"))
+        return start
+
+    def _train(self, run: Run, prepared: Prepared, source: Source, start: dict[str, Any] | None) -> Finetuned:
+        request, adapter = self.request, prepared.adapter
+        self.tell(Phase(name="loading the encoder"))
+        place = device.choose(request.device)
+        accelerator = device.accelerator(place)
+        loaded = encoder.load(
+            source,
+            auto_class=adapter.auto_class,
+            labels=adapter.labels,
+            problem_type=adapter.problem_type,
+            seed=request.seed,
+        )
+        _check_length(prepared, loaded)
+        adapter.bind(loaded.tokenizer)
+        features = self._encode(prepared, loaded)
+        run.record.pop("error", None)
+        run.update(
+            status="running",
+            device={"name": place.name, "precision": place.precision, "reason": place.reason, "threads": place.threads},
+            new_weights=list(loaded.new_weights),
+            truncation={name: truncation(rows) for name, rows in features.items()},
+        )
+        run.cut_events(start["progress"]["step"] if start is not None else -1)
+        stop = self._steps(run, prepared, loaded, features, accelerator, start)
+        if stop.reason == "interrupted":
+            run.update(status="interrupted")
+            return self._result(run, prepared, "interrupted", stop)
+        return self._finish(run, prepared, loaded, features, accelerator, stop, place.precision)
+
+    def _encode(self, prepared: Prepared, loaded: Encoder) -> dict[str, list[Feature]]:
+        self.tell(Phase(name="encoding"))
+        train = prepared.train
+        features = {}
+        for name in ("train", *prepared.scored):
+            features[name] = encode(prepared.adapter, prepared.dataset.splits[name], loaded.tokenizer)
+            said = describe_truncation(name, truncation(features[name]), train.max_length, train.on_long)
+            if said:
+                self.tell(Note(message=said, level="warning"))
+        return features
+
+    def _steps(
+        self,
+        run: Run,
+        prepared: Prepared,
+        loaded: Encoder,
+        features: dict[str, list[Feature]],
+        accelerator: Accelerator,
+        start: dict[str, Any] | None,
+    ) -> Stop:
+        """Run the loop; store and show what it yields."""
+        adapter, train = prepared.adapter, features["train"]
+        adapter.prepare(train)
+        loaded.model.to(accelerator.device)
+        batches = TrainingBatches(
+            [feature.example for feature in train],
+            [len(feature) for feature in train],
+            batch_size=prepared.train.batch_size,
+            micro_batch_tokens=prepared.train.micro_batch_tokens,
+            seed=self.request.seed,
+            group_by_length=prepared.train.group_by_length,
+        )
+
+        def evaluate() -> loop.Evaluation:
+            predictions = self._predict(prepared, loaded, "validation", features, accelerator)
+            examples = prepared.dataset.splits["validation"].examples
+            return loop.Evaluation(
+                scores=adapter.score(predictions, examples), constant=adapter.constant(predictions, examples)
+            )
+
+        events = loop.training(
+            loaded.model,
+            batches,
+            lambda model, batch: adapter.loss(model(**adapter.inputs(batch)), batch),
+            collate=lambda rows: adapter.collate([train[row] for row in rows]),
+            config=prepared.train,
+            accelerator=accelerator,
+            metric=prepared.task.metrics[0],
+            better=adapter.better,
+            evaluate=evaluate,
+            should_stop=self.should_stop,
+            start=start,
+        )
+        for event in events:
+            self._take(run, event)
+            if isinstance(event, Stop):
+                return event
+        raise AssertionError("the loop ends with a Stop")
+
+    def _take(self, run: Run, event: Step | Scores | Checkpoint | Start | Stop | Any) -> None:
+        if isinstance(event, Step):
+            self.steps = event.step
+            self.seconds += event.seconds
+            self.examples += event.num_examples
+            self.tokens += event.num_tokens
+        if isinstance(event, Checkpoint):
+            run.save_checkpoint(event)
+        run.append(event)
+        self.tell(event)
+        if isinstance(event, Scores) and event.constant is not None and not self.advised:
+            self.advised = True
+            self.tell(Note(message=_advice(event.constant), level="warning"))
+
+    def _predict(
+        self,
+        prepared: Prepared,
+        loaded: Encoder,
+        name: str,
+        features: dict[str, list[Feature]],
+        accelerator: Accelerator,
+    ) -> list[Prediction]:
+        total, done = len(features[name]), 0
+
+        def advance(number: int) -> None:
+            nonlocal done
+            done += number
+            self.tell(Progress(name=f"evaluating {name}", done=done, total=total))
+
+        return infer.predict(
+            prepared.adapter,
+            loaded.model,
+            loaded.tokenizer,
+            prepared.dataset.splits[name].examples,
+            features=features[name],
+            accelerator=accelerator,
+            batch_tokens=prepared.eval.batch_tokens,
+            advance=advance,
+        )
+
+    def _finish(
+        self,
+        run: Run,
+        prepared: Prepared,
+        loaded: Encoder,
+        features: dict[str, list[Feature]],
+        accelerator: Accelerator,
+        stop: Stop,
+        precision: str,
+    ) -> Finetuned:
+        """Take the best weights, score every labelled split, save, reopen and compare, write the card."""
+        best = stop.best_step if stop.best_step is not None else stop.step
+        if best != stop.step:
+            loop.load_tensors(loaded.model, run.load_checkpoint(best)["model"])
+        accelerator.free_memory()
+        scores: dict[str, Any] = {}
+        first: list[Prediction] = []
+        for name in prepared.scored:
+            predictions = self._predict(prepared, loaded, name, features, accelerator)
+            first = first or predictions
+            split = prepared.dataset.splits[name]
+            scores[name] = prepared.adapter.score(predictions, split.examples, resamples=prepared.eval.resamples)
+            run.write_lines(f"predictions/{name}.jsonl", _with_predictions(split, predictions, prepared.predict.column))
+        save_model(run, prepared.adapter, loaded, accelerator)
+        self._compare_saved(run, prepared, first, accelerator, precision)
+        run.write_json("scores.json", {"splits": scores, "best_step": best, "last_step": stop.step})
+        run.write_text("README.md", card.render(run.record, scores, best_step=best))
+        run.update(
+            status="finished",
+            finished=now(),
+            seconds=round(time.perf_counter() - self.began, 3),
+            examples_per_second=round(self.examples / self.seconds, 1) if self.seconds else 0.0,
+            tokens_per_second=round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
+        )
+        run.keep_checkpoints(prepared.train.keep_checkpoints)
+        return self._result(run, prepared, "finished", stop, scores=scores)
+
+    def _compare_saved(
+        self, run: Run, prepared: Prepared, predictions: Sequence[Prediction], accelerator: Accelerator, precision: str
+    ) -> None:
+        """Open the saved folder again and compare it with the model in memory.
+
+        Raises:
+            RunError: if the two disagree.
+        """
+        self.tell(Phase(name="checking the saved model"))
+        examples = prepared.dataset.splits["validation"].examples[:COMPARED]
+        source = Source(name=str(run.folder), folder=run.folder / "model")
+        reopened = encoder.load(source, auto_class=prepared.adapter.auto_class)
+        reopened.model.to(accelerator.device)
+        again = infer.predict(
+            prepared.adapter,
+            reopened.model,
+            reopened.tokenizer,
+            examples,
+            accelerator=accelerator,
+            batch_tokens=prepared.eval.batch_tokens,
+        )
+        gap = max((_gap(a, b) for a, b in zip(predictions, again, strict=False)), default=0.0)
+        if gap > TOLERANCE[precision]:
+            raise RunError(
+                f"{run.folder / 'model'} does not predict what was trained: a value differs by {gap:.2g}, more than "
+                f"{TOLERANCE[precision]}. Please report this; the checkpoints in the folder are whole."
+            )
+
+    def _result(
+        self, run: Run, prepared: Prepared, status: str, stop: Stop, *, scores: dict[str, Any] | None = None
+    ) -> Finetuned:
+        return Finetuned(
+            run=run.folder,
+            task=prepared.task.name,
+            encoder=self.request.encoder,
+            status=status,
+            scores=scores or {},
+            best_step=stop.best_step,
+            steps=stop.step,
+            seconds=time.perf_counter() - self.began,
+            examples_per_second=self.examples / self.seconds if self.seconds else 0.0,
+            tokens_per_second=self.tokens / self.seconds if self.seconds else 0.0,
+        )
+
+
+def save_model(run: Run, adapter: Adapter, loaded: Encoder, accelerator: Accelerator) -> None:
+    """Write ``model/``: what transformers opens, and ``bertkit.json`` with what it does not know."""
+    import json
+
+    facts = adapter.facts() | {"encoder": encoder.public_name(loaded.source.name), "revision": loaded.source.revision}
+    with run.whole_folder("model") as folder:
+        encoder.save(accelerator.unwrap_model(loaded.model, keep_fp32_wrapper=False), loaded.tokenizer, folder)
+        (folder / MODEL_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _hash_of(dataset: Dataset, name: str) -> str:
+    """Return the fingerprint of one split."""
+    return sources.fingerprint(Dataset(splits={name: dataset.splits[name]}))
+
+
+def _check_length(prepared: Prepared, loaded: Encoder) -> None:
+    if prepared.train.max_length > loaded.max_length:
+        raise ConfigError(
+            f"train.max_length is {prepared.train.max_length}, and {loaded.source.name} has positions for "
+            f"{loaded.max_length} tokens. --set train.max_length={loaded.max_length} is its most."
+        )
+
+
+def _with_predictions(split: Split, predictions: Sequence[Prediction], column: str) -> list[dict[str, Any]]:
+    return [example | {column: prediction} for example, prediction in zip(split.examples, predictions, strict=True)]
+
+
+def _gap(one: Any, other: Any) -> float:
+    """Return the largest difference between the numbers of two predictions of the same form."""
+    if isinstance(one, dict):
+        return max((_gap(value, other.get(key)) for key, value in one.items()), default=0.0)
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) / max(1.0, abs(one))
+    return 0.0
+
+
+def _advice(label: str) -> str:
+    return (
+        f"every prediction on validation is '{label}'. Usual causes: a learning rate that is too high "
+        "(--set train.learning_rate=2e-5), too little warm-up (train.warmup_ratio), too few steps, or rare classes "
+        "(train.class_weights=balanced)."
+    )
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as it comes back from a JSON file: without tuples and integer keys."""
+    import json
+
+    return json.loads(json.dumps(value))
+
+
+def plainly(difference: str) -> str:
+    """Return a difference in the user's words."""
+    if difference.startswith(("data_hash", "held_out_rows")):
+        return "the data is not what it was then"
+    return difference.removeprefix("request.").removeprefix("task_table.")
