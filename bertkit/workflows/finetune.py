@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bertkit import config
 from bertkit.config import DeviceConfig
@@ -21,10 +21,6 @@ from bertkit.workflows.preparation import (
     prepare,
     task_of,
 )
-
-if TYPE_CHECKING:
-    pass
-
 from bertkit.workflows.training import Finetuned, Request, Training, as_json, plainly
 
 
