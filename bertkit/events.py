@@ -121,3 +121,15 @@ def to_json(event: Event) -> dict[str, Any]:
     """Return the line that ``events.jsonl`` holds for ``event``; tensors are left out."""
     row = asdict(event) if not isinstance(event, Checkpoint) else {"step": event.step, "best": event.best}
     return {"event": type(event).__name__.lower(), **row}
+
+
+def counter(listen: Listener, name: str, total: int) -> Callable[[int], None]:
+    """Return a function that is called with each number of examples done, and tells ``listen`` of the sum."""
+    done = 0
+
+    def advance(number: int) -> None:
+        nonlocal done
+        done += number
+        listen(Progress(name=name, done=done, total=total))
+
+    return advance

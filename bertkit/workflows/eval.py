@@ -13,7 +13,7 @@ from bertkit.config import DeviceConfig
 from bertkit.data import Dataset, Split, check, holdout, sources
 from bertkit.data.sources import Data
 from bertkit.errors import DataError, RunError, did_you_mean
-from bertkit.events import Listener, Note, Phase, Progress, ignore
+from bertkit.events import Listener, Note, Phase, counter, ignore
 from bertkit.run import Run, now
 from bertkit.task import Task, from_table
 from bertkit.workflows import saved
@@ -96,7 +96,7 @@ def evaluate(
         features=features,
         accelerator=opened.accelerator,
         batch_tokens=model.eval.batch_tokens,
-        advance=_counter(listen, rows.name, len(features)),
+        advance=counter(listen, f"evaluating {rows.name}", len(features)),
     )
     scores = adapter.score(predictions, rows.examples, resamples=model.eval.resamples)
     result = Evaluated(
@@ -182,14 +182,3 @@ def _with_held_out(run: Run, dataset: Dataset) -> Dataset:
         f"{train.source} is not what it was when {run.folder} was trained, so its held-out rows cannot be found again. "
         "Restore it, or name the rows to score with --data FILE."
     )
-
-
-def _counter(listen: Listener, name: str, total: int) -> Any:
-    done = 0
-
-    def advance(number: int) -> None:
-        nonlocal done
-        done += number
-        listen(Progress(name=f"evaluating {name}", done=done, total=total))
-
-    return advance

@@ -20,7 +20,7 @@ from bertkit.data.batches import TrainingBatches
 from bertkit.data.sources import Data
 from bertkit.encoder import Encoder, Source
 from bertkit.errors import BertkitError, ConfigError, RunError, one_line, together
-from bertkit.events import Checkpoint, Listener, Note, Phase, Progress, Scores, Start, Step, Stop
+from bertkit.events import Checkpoint, Listener, Note, Phase, Scores, Start, Step, Stop, counter
 from bertkit.run import MODEL_FACTS, Run, now
 from bertkit.task import Task, from_table
 from bertkit.workflows.preparation import (
@@ -363,13 +363,6 @@ class Training:
         features: dict[str, list[Feature]],
         accelerator: Accelerator,
     ) -> list[Prediction]:
-        total, done = len(features[name]), 0
-
-        def advance(number: int) -> None:
-            nonlocal done
-            done += number
-            self.tell(Progress(name=f"evaluating {name}", done=done, total=total))
-
         return infer.predict(
             prepared.adapter,
             loaded.model,
@@ -378,7 +371,7 @@ class Training:
             features=features[name],
             accelerator=accelerator,
             batch_tokens=prepared.eval.batch_tokens,
-            advance=advance,
+            advance=counter(self.tell, f"evaluating {name}", len(features[name])),
         )
 
     def _finish(
