@@ -35,10 +35,13 @@ def command(
     """Write each row of INPUT as a line of JSON, with a prediction added; the newest finished run by default."""
     if (source is None) == (text is None):
         raise typer.BadParameter("give an INPUT file (- for standard input) or --text TEXT, one of the two.")
+    if json and out is None:
+        raise typer.BadParameter(
+            "--json counts what --out FILE holds; without --out the rows on stdout are JSON already."
+        )
     from bertkit.workflows.predict import predict_file
 
     shown = console.Console()
-    number = 0
     try:
         lines = predict_file(
             Path(source) if source not in (None, "-") else None,
@@ -58,8 +61,9 @@ def command(
         )
         for line in lines:
             console.emit(line)
-            number += 1
     finally:
         shown.close()
-    if out is not None:
-        console.say(f"{out} is written")
+    if json:
+        console.emit_json({**lines.to_json(), "out": str(out)})
+    elif out is not None:
+        console.say(f"{out}: {lines.num_rows} rows")

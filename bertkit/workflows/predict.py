@@ -138,6 +138,37 @@ def predict(rows: Iterable[str | Mapping[str, Any]] | str | Path, **options: Any
     return predictor(rows)
 
 
+class Predictions(Iterator[str]):
+    """The output lines of one call, predicted as they are asked for, and counted."""
+
+    def __init__(self, predictor: Predictor, rows: Iterable[tuple[Example, str]], listen: Listener) -> None:
+        self.run = predictor.model.name
+        self.num_rows = 0
+        """Lines given so far."""
+        self.num_truncated = 0
+        """Those of them whose text the model did not see whole."""
+        self._lines = self._given(predictor, rows, listen)
+
+    def __next__(self) -> str:
+        return next(self._lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` prints beside a written file."""
+        return {"run": self.run, "num_rows": self.num_rows, "num_truncated": self.num_truncated}
+
+    def _given(self, predictor: Predictor, rows: Iterable[tuple[Example, str]], listen: Listener) -> Iterator[str]:
+        column, max_length = predictor.model.predict.column, predictor.model.adapter.config.max_length
+        for row, prediction in predictor.stream(rows):
+            self.num_rows += 1
+            self.num_truncated += bool(prediction.get("truncated", False))
+            yield json_line({**row, column: prediction})
+            if self.num_rows % 256 == 0:
+                listen(Progress(name="predicting", done=self.num_rows))
+        if self.num_truncated:
+            share = f"{self.num_truncated} of {self.num_rows} rows ({self.num_truncated / self.num_rows:.1%})"
+            listen(Note(message=f"{share} are longer than {max_length} tokens and were cut", level="warning"))
+
+
 def predict_file(
     source: Path | None,
     *,
@@ -146,8 +177,8 @@ def predict_file(
     text: str | None = None,
     listen: Listener = ignore,
     **options: Any,
-) -> Iterator[str]:
-    """Yield the output lines of ``bertkit predict``, or write them to ``out`` and yield none.
+) -> Predictions:
+    """Return the output lines of ``bertkit predict``; where there is an ``out``, they are written there already.
 
     Args:
         source: a data file, or None for ``stdin``.
@@ -158,7 +189,7 @@ def predict_file(
         options: as for :func:`load`.
 
     Raises:
-        BertkitError: as :func:`load`, or for the first row that cannot be predicted.
+        BertkitError: as :func:`load`; while the lines are taken, for the first row that cannot be predicted.
     """
     kind = str(tables(options.get("settings") or {}).get("data", {}).get("format", ""))
     if source is not None:
@@ -166,30 +197,12 @@ def predict_file(
     if out is not None:
         _check_writable(out)
     predictor = load(listen=listen, **options)
-    column = predictor.model.predict.column
     rows: Iterable[tuple[Example, str]]
     rows = [(predictor._row(text, "--text"), "--text")] if text is not None else []
-    rows = rows or files.stream(source, format=kind, stdin=stdin)
-    counted = _counted(predictor.stream(rows), column, predictor.model.adapter.config.max_length, listen)
-    if out is None:
-        yield from counted
-    else:
-        _write(out, counted)
-
-
-def _counted(
-    pairs: Iterable[tuple[Example, dict[str, Any]]], column: str, max_length: int, listen: Listener
-) -> Iterator[str]:
-    """Yield the output lines, and say at the end how many rows the model did not see whole."""
-    number = cut = 0
-    for number, (row, prediction) in enumerate(pairs, start=1):
-        cut += prediction.get("truncated", False)
-        yield json_line({**row, column: prediction})
-        if number % 256 == 0:
-            listen(Progress(name="predicting", done=number))
-    if cut:
-        said = f"{cut} of {number} rows ({cut / number:.1%}) are longer than {max_length} tokens and were cut"
-        listen(Note(message=said, level="warning"))
+    lines = Predictions(predictor, rows or files.stream(source, format=kind, stdin=stdin), listen)
+    if out is not None:
+        _write(out, lines)
+    return lines
 
 
 def _check_writable(out: Path) -> None:

@@ -117,6 +117,20 @@ def test_next_command_can_be_typed_as_it_stands(bertkit: Any, tiny_encoder: Path
     assert done.err.splitlines()[-1] == "next: bertkit predict file.jsonl --run 'my run'"
 
 
+def test_predict_json_counts_what_was_written(bertkit: Any, runs: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "new.jsonl", [{"text": "a good film"}, {"text": "film " * 100}])
+    done = bertkit("predict", "new.jsonl", "--out", "out.jsonl", "--json", "--threads", 1)
+    expected = {"run": str(Path("runs") / "one"), "num_rows": 2, "num_truncated": 1, "out": "out.jsonl"}
+    assert (done.code, json.loads(done.out)) == (0, expected)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+
+
+def test_predict_json_without_out_is_a_usage_error(bertkit: Any) -> None:
+    done = bertkit("predict", "new.jsonl", "--json")
+    assert (done.code, done.out) == (2, "")
+    assert "--json counts what --out FILE holds" in " ".join(done.err.split())
+
+
 def test_eval_json_is_one_object(bertkit: Any, runs: Path, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "dev.jsonl", reviews(20, seed=5))
     done = bertkit("eval", "one", "--data", file, "--json", "--threads", 1)
@@ -162,7 +176,7 @@ def test_predict_writes_to_a_file(bertkit: Any, runs: Path, tmp_path: Path) -> N
     write_jsonl(tmp_path / "new.jsonl", reviews(5))
     done = bertkit("predict", "new.jsonl", "--out", "out.jsonl", "--threads", 1)
     assert (done.code, done.out) == (0, "")
-    assert "out.jsonl is written" in done.err
+    assert re.search(r"out\.jsonl: \d+ rows", done.err)
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 5
 
 
