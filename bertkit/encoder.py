@@ -119,11 +119,6 @@ def _installed(name: str) -> Source:
     return Source(name=name, folder=folder, revision=f"sha256:{sha256}")
 
 
-def is_installed(name: str) -> bool:
-    """Say whether the package of an installed encoder is here."""
-    return importlib.util.find_spec(INSTALLED[name][0]) is not None
-
-
 def check_folder(folder: Path) -> None:
     """Check that ``folder`` can be loaded, before anything heavy is imported.
 

@@ -95,12 +95,16 @@ def training(
         state = restore(start, model, optimizer, accelerator)
     wrapped, prepared = accelerator.prepare(model, optimizer)
     engine = _Engine(wrapped, prepared, objective, collate, config, accelerator)
+
+    def checkpoint() -> Checkpoint:
+        best = state.best_step == state.step and state.last_evaluation == state.step
+        return Checkpoint(step=state.step, best=best, state=capture(state, model, optimizer, accelerator))
+
     yield _start(model, batches, total, state, accelerator)
     if _evaluation_is_due(state, config, batches.steps_per_epoch, total):
         # The run was cut short between this step and its evaluation.
         yield _evaluated(state, evaluate(), metric, better)
-        best = state.best_step == state.step
-        yield Checkpoint(step=state.step, best=best, state=capture(state, model, optimizer, accelerator))
+        yield checkpoint()
     enough = _enough(state, config)
     reason = "early stopping" if enough and state.step < total else "finished"
     if state.step < total and not enough:
@@ -111,8 +115,7 @@ def training(
                 yield _evaluated(state, evaluate(), metric, better)
             enough = _enough(state, config)
             if stopping or state.last_evaluation == state.step or _due(state, config.save_steps, total + 1):
-                best = state.best_step == state.step and state.last_evaluation == state.step
-                yield Checkpoint(step=state.step, best=best, state=capture(state, model, optimizer, accelerator))
+                yield checkpoint()
             if stopping or enough or state.step >= total:
                 reason = "interrupted" if stopping else "early stopping" if enough and state.step < total else reason
                 break
