@@ -6,7 +6,7 @@ Shape letters: ``B`` batch (windows), ``T`` padded length, ``K`` labels.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from bertkit.config import TrainConfig, convert
@@ -35,8 +35,6 @@ class Feature:
     """What the loss compares with; None without a label."""
     num_cut: int = 0
     """Tokens of the example that no window shows; the same in all its windows."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """What an adapter needs later to decode: offsets, word ids."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
