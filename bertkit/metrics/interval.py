@@ -67,6 +67,30 @@ def points(
     return dict(zip(names, score(counts[None, :].astype(np.float64))[0].tolist(), strict=True))
 
 
+def of_sums(
+    names: Sequence[str],
+    columns: ArrayLike,
+    score: Callable[[Array], Array],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Return ``{"f1": [low, high]}`` for scores that are functions of sums over the examples.
+
+    Args:
+        names: M' names.
+        columns: ``(n, M)``, one row an example: what it adds to each sum (hits, predicted, true, ...).
+        score: from the sums of all resamples ``(R, M)`` float64 to their scores ``(R, M')``.
+        resamples: R, at least 1.
+        seed: of the resamples. All scores are of the same resamples.
+    """
+    table = np.asarray(columns, dtype=np.float64)
+    weights = _weights(np.ones(len(table), dtype=np.int64), resamples, seed)
+    draws = np.concatenate([score(each @ table) for each in weights])
+    bounds = np.percentile(draws, PERCENTILES, axis=0)
+    return {name: [float(low), float(high)] for name, low, high in zip(names, *bounds, strict=True)}
+
+
 def _prepared(
     names: Sequence[str], predictions: ArrayLike, references: ArrayLike, *, num_labels: int, kind: str
 ) -> tuple[Array, Callable[[Array], Array]]:
