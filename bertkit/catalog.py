@@ -8,7 +8,7 @@ from bertkit import task as tasks
 from bertkit.errors import TaskError, did_you_mean
 from bertkit.task import Task
 
-DATA_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".json")
 
 
 def folder() -> Path:

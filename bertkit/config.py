@@ -102,6 +102,9 @@ class EvalConfig:
     """Tokens, padding included, that go through the model at once without gradients; at least 1."""
     resamples: int = 1000
     """Bootstrap resamples behind each 95 % interval; 0 leaves the intervals out."""
+    decode: Literal["auto", "viterbi", "argmax"] = "auto"
+    """Token tagging: ``viterbi`` gives the likeliest legal tag sequence, ``argmax`` each word's likeliest tag; ``auto``
+    is ``viterbi`` where the tags are BIO-like."""
 
     def __post_init__(self) -> None:
         """Raise one :class:`ConfigError` that names every value out of range."""

@@ -144,7 +144,13 @@ def check_folder(folder: Path) -> None:
 
 
 def load(
-    source: Source, *, auto_class: str, labels: Sequence[str] = (), problem_type: str = "", seed: int | None = None
+    source: Source,
+    *,
+    auto_class: str,
+    labels: Sequence[str] = (),
+    problem_type: str = "",
+    num_outputs: int | None = None,
+    seed: int | None = None,
 ) -> Encoder:
     """Load the pretrained body in float32 under a Hugging Face head; a head that is missing starts at random.
 
@@ -153,6 +159,7 @@ def load(
         auto_class: name of the transformers Auto class that has the head.
         labels: label names in id order; written into the config. Empty keeps what the checkpoint has.
         problem_type: transformers' ``problem_type``, where the head has one.
+        num_outputs: width of a new head where there are no labels; None keeps what the checkpoint has.
         seed: seeds torch before the head is made.
 
     Returns:
@@ -164,7 +171,7 @@ def load(
     import torch
     import transformers
 
-    config = _config(source, labels, problem_type, auto_class)
+    config = _config(source, labels, problem_type, num_outputs)
     tokenizer = load_tokenizer(source)
     if seed is not None:
         torch.manual_seed(seed)
@@ -269,14 +276,14 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _config(source: Source, labels: Sequence[str], problem_type: str, auto_class: str) -> Any:
+def _config(source: Source, labels: Sequence[str], problem_type: str, num_outputs: int | None) -> Any:
     from transformers import AutoConfig
 
     changes: dict[str, Any] = {"problem_type": problem_type} if problem_type else {}
     if labels:
         changes |= {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    elif problem_type == "regression":
-        changes |= {"num_labels": 1}
+    elif num_outputs is not None:
+        changes |= {"num_labels": num_outputs}
     try:
         return AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False, **changes)
     except Exception as error:

@@ -29,8 +29,11 @@ class DataSource:
     """bertkit's name of a split -> the source's name."""
     files: dict[str, str] = field(default_factory=dict)
     """bertkit's name of a split -> a data file, relative to the task file."""
+    local: dict[str, str] = field(default_factory=dict)
+    """bertkit's name of a split -> a file below ``--data DIR`` as its authors distribute it, for data on the Hub."""
     format: str = ""
-    """A reader's name (``jsonl``, ``csv``, ``tsv``, ``parquet``); else the suffix decides."""
+    """A reader's name (``jsonl``, ``csv``, ``tsv``, ``parquet``, ``conll``, ``conllu``, ``json``); else the suffix
+    decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,11 +200,11 @@ def _data_problems(data: Any) -> list[str]:
     problems = [
         f"'data.{key}' is not a key of a task.{did_you_mean(key, DATA_KEYS)}" for key in data if key not in DATA_KEYS
     ]
-    for key in ("splits", "files"):
+    for key in ("splits", "files", "local"):
         value = data.get(key, {})
         if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
             problems.append(f"'data.{key}' must be a table of texts, for example {{ train = \"train.jsonl\" }}")
-    for key in DATA_KEYS - {"splits", "files"}:
+    for key in DATA_KEYS - {"splits", "files", "local"}:
         if not isinstance(data.get(key, ""), str):
             problems.append(f"'data.{key}' is {data[key]!r}, and must be a text")
     if data and bool(data.get("hub")) == bool(data.get("files")):

@@ -5,18 +5,25 @@ wherever it is installed. The module's adapter is its one subclass of :class:`~b
 """
 
 import inspect
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from bertkit.adapters.base import Adapter
+from bertkit.adapters.base import Adapter, Example
 from bertkit.errors import TaskError, did_you_mean
 
 
 def types() -> list[str]:
-    """Return the task types that bertkit ships, sorted."""
-    modules = (path.stem for path in Path(__file__).parent.glob("*.py"))
-    return sorted(name.replace("_", "-") for name in modules if name not in {"__init__", "base"})
+    """Return the task types that bertkit ships, sorted: the modules here that define an adapter."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(f.stem.replace("_", "-") for f in files if "(Adapter):\n" in f.read_text(encoding="utf-8"))
+
+
+def recognise(examples: Sequence[Example]) -> str:
+    """Return the task type that rows look like by their columns; sequence classification where no other does."""
+    fitting = (name for name in types() if find(name).recognises(examples))
+    return next(fitting, "sequence-classification")
 
 
 def find(task_type: str) -> type[Adapter]:

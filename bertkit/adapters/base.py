@@ -5,11 +5,12 @@ Shape letters: ``B`` batch (windows), ``T`` padded length, ``K`` labels.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from bertkit.config import TrainConfig, convert
+from bertkit.config import EvalConfig, TrainConfig, build, convert
 from bertkit.errors import ConfigError, DataError, did_you_mean, joined
 from bertkit.task import Task
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 Example = dict[str, Any]
 Prediction = dict[str, Any]
 Batch = dict[str, Any]
+Writer = Callable[["Adapter", Iterable[tuple[Example, Prediction]]], Iterator[str]]
+"""From rows and their predictions to the lines of a file."""
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""What of a batch a model is called with."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +40,8 @@ class Feature:
     """What the loss compares with; None without a label."""
     num_cut: int = 0
     """Tokens of the example that no window shows; the same in all its windows."""
+    aligned: Any = None
+    """What the type notes of the positions (which word, where in the text); not given to the model."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -68,12 +75,19 @@ class Adapter:
     """The transformers Auto class with this type's head."""
     options: ClassVar[dict[str, type]] = {}
     """Keys of ``[options]`` that this type knows, and their types."""
+    decoding: ClassVar[frozenset[str]] = frozenset()
+    """Those of the options that a trained model can still be given: they change no feature's target."""
+    decoders: ClassVar[tuple[str, ...]] = ()
+    """What ``eval.decode`` may name for this type, ``auto`` aside."""
+    writers: ClassVar[dict[str, Writer]] = {}
+    """Formats of the field, beside JSON Lines, in which ``predict --format`` writes."""
     defaults: ClassVar[dict[str, Any]] = {}
     """Training settings whose default is another for this type (``{"max_length": 384}``)."""
 
     def __init__(self, task: Task, config: TrainConfig, labels: Sequence[str]) -> None:
         self.task = task
         self.config = config
+        self.evaluation = build(EvalConfig, task.settings.get("eval", {}))
         self.labels = tuple(labels)
         self.ids = {name: index for index, name in enumerate(self.labels)}
         self.padding = Padding(token=0, token_type=0, left=False)
@@ -81,6 +95,11 @@ class Adapter:
         self.check_options()
 
     # What a type must say ------------------------------------------------------------------------------------
+
+    @classmethod
+    def recognises(cls, examples: Sequence[Example]) -> bool:
+        """Say whether rows of a bare data file are of this type, by their columns."""
+        return False
 
     @classmethod
     def resolve(cls, task: Task, examples: Sequence[Example]) -> tuple[Task, list[str]]:
@@ -100,6 +119,11 @@ class Adapter:
     def problem_type(self) -> str:
         """Return transformers' ``problem_type`` for the config, or an empty string."""
         return ""
+
+    @property
+    def num_outputs(self) -> int | None:
+        """Return the width of the head where the labels do not decide it, else None."""
+        return None
 
     def check(self, example: Example, *, labelled: bool = True) -> list[str]:
         """Return what is wrong with an example; the caller attaches file and line."""
@@ -137,7 +161,88 @@ class Adapter:
         """Say whether the split can be scored; a split whose every label is missing cannot (GLUE's tests)."""
         raise NotImplementedError
 
+    @classmethod
+    def guessed(cls, task: Task, examples: Sequence[Example]) -> tuple[dict[str, Any], list[str]]:
+        """Return the column of every role that the task names or that can be guessed, and the guesses in sentences.
+
+        Raises:
+            DataError: if a column that the task names is in no row, or no column fits a role that is needed.
+        """
+        from bertkit.data import guess
+
+        names = list(dict.fromkeys(name for example in examples for name in example))
+        there = ", ".join(map(repr, names[:12]))
+        for role, column in task.columns.items():
+            # Another column must not silently take the place of the one that is named.
+            if isinstance(column, str) and column not in names and role in names:
+                near = did_you_mean(column, names)
+                raise DataError(
+                    f"No row has the column '{column}', which is named for {role}.{near} There are {there}."
+                )
+        found = guess.guess_columns(examples, cls.columns, given=task.columns)
+        columns = dict(task.columns) | found.columns
+        for role in (role.rstrip("!") for role in cls.columns if not role.endswith("?")):
+            if not any(name in names for name in (str(columns.get(role)), role)):
+                raise DataError(
+                    f"no column fits the role '{role}'; there are {there}. Name one with --set columns.{role}=NAME."
+                )
+        return columns, list(found.notes)
+
     # What most types leave as it is --------------------------------------------------------------------------
+
+    def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return what stands behind the scores (each entity type, each label), JSON-able."""
+        return {}
+
+    def unusable(self, example: Example) -> str:
+        """Return why an example that can be scored cannot be trained on, or an empty text."""
+        return ""
+
+    def remarks(self, examples: Sequence[Example]) -> list[str]:
+        """Return what is worth saying about a split's examples, half a sentence each."""
+        return []
+
+    def document(self, example: Example) -> Hashable:
+        """Return the document whose examples must stay on one side of a cut, or None."""
+        return None
+
+    @property
+    def tunes(self) -> bool:
+        """Say whether :meth:`tune` wants predictions on training examples that were held out for it."""
+        return False
+
+    def tune(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str:
+        """Choose what :meth:`state` holds by predictions on held-out examples, and say what was chosen."""
+        return ""
+
+    def example_of(self, text: str) -> Example:
+        """Return the example that a bare text stands for.
+
+        Raises:
+            DataError: if this type needs more than a text.
+        """
+        return {self.column(self.columns[0].rstrip("?!")): text}
+
+    def truncation(self, features: Sequence[Feature], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return what the length limit cuts: examples and tokens, as counts and shares."""
+        per_example = {feature.example: feature.num_cut for feature in features}
+        cut = [number for number in per_example.values() if number]
+        total = sum(map(len, features)) + sum(cut)
+        return {
+            "examples": len(cut),
+            "share_of_examples": len(cut) / max(1, len(per_example)),
+            "tokens": sum(cut),
+            "share_of_tokens": sum(cut) / max(1, total),
+        }
+
+    def truncation_notes(self, found: Mapping[str, Any]) -> list[str]:
+        """Return the sentences that tell what :meth:`truncation` found; none where nothing is lost."""
+        if not found["examples"]:
+            return []
+        return [
+            f"{found['examples']} examples ({found['share_of_examples']:.1%}) are longer than {self.config.max_length} "
+            f"tokens and are cut (on_long = '{self.config.on_long}'), {found['share_of_tokens']:.1%} of all tokens"
+        ]
 
     def state(self) -> dict[str, Any]:
         """Return what was tuned after training (threshold, temperature), for ``model/bertkit.json``."""
@@ -163,8 +268,8 @@ class Adapter:
         self.weights = self.class_weights(features)
 
     def inputs(self, batch: Batch) -> Batch:
-        """Return what the model is called with: all but the targets."""
-        return {name: value for name, value in batch.items() if name != "labels"}
+        """Return what the model is called with: neither targets nor what :meth:`reduce` needs beside the outputs."""
+        return {name: value for name, value in batch.items() if name in MODEL_INPUTS}
 
     def balance(self, examples: Sequence[Example]) -> dict[str, int]:
         """Return label -> number of examples, for ``check``; empty where the type has no label table."""
@@ -181,6 +286,7 @@ class Adapter:
             "kind": self.task.kind,
             "columns": self.task.columns,
             "options": self.task.options,
+            "eval": {key: value for key, value in self.task.settings.get("eval", {}).items() if key == "decode"},
             "metrics": list(self.task.metrics),
             "labels": list(self.labels),
             "max_length": self.config.max_length,
@@ -262,6 +368,9 @@ class Adapter:
                 convert(value, self.options[key])
             except ValueError as error:
                 problems.append(f"options.{key} is {value!r}, and must be {error}")
+        if self.evaluation.decode not in ("auto", *self.decoders):
+            choices = ", ".join(map(repr, ("auto", *self.decoders)))
+            problems.append(f"eval.decode is '{self.evaluation.decode}', and for {self.task.type} there is {choices}")
         if problems:
             raise ConfigError(joined(problems))
 
@@ -277,12 +386,8 @@ def shown(value: Any) -> str:
 
 
 def without_surrogates(text: str) -> str:
-    """Replace lone surrogates, which UTF-8 and so the tokenizer cannot hold, by U+FFFD."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+    """Replace surrogates, which UTF-8 and so the tokenizer cannot hold, by U+FFFD; offsets stay what they are."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 class TooLongError(DataError):

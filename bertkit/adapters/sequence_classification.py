@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bertkit.adapters import windows
 from bertkit.adapters.base import Adapter, Batch, Example, Feature, Loss, Prediction, shown, too_long
 from bertkit.errors import DataError, did_you_mean
 from bertkit.metrics import names as metric_names
@@ -43,14 +44,14 @@ class SequenceClassification(Adapter):
         """Fill in columns, kind, labels and metrics; see :meth:`Adapter.resolve`."""
         from bertkit.data import guess
 
-        _require_columns(task.columns, examples)
-        found = guess.guess_columns(examples, cls.columns, given=task.columns)
-        columns, notes = dict(task.columns) | found.columns, list(found.notes)
+        columns, notes = cls.guessed(task, examples)
         column = str(columns.get("label", "label"))
         cells = (example.get(column, example.get("label")) for example in examples)
         values = [cell for cell in cells if cell is not None and cell != ""]
         kind = task.kind or _kind(task, values, guess.guess_kind(values))
         labels = task.labels or (() if kind == "regression" else _distinct(values, kind, column))
+        if not task.labels and not task.kind:
+            notes.append(f"label holds {guess.kind_reason(values)}")
         if not task.labels and labels:
             notes.append(f"labels are the {len(labels)} distinct values of column '{column}', sorted")
         metrics = task.metrics or metric_names.defaults(kind, len(labels))
@@ -70,6 +71,11 @@ class SequenceClassification(Adapter):
             "multi": "multi_label_classification",
             "regression": "regression",
         }[self.kind]
+
+    @property
+    def num_outputs(self) -> int | None:
+        """Return 1 for regression, whose number has no label."""
+        return 1 if self.kind == "regression" else None
 
     # Examples ------------------------------------------------------------------------------------------------
 
@@ -196,15 +202,15 @@ class SequenceClassification(Adapter):
             return
         if self.config.on_long == "error":
             raise too_long(place, length, room)
-        segments = _segments(encoding)
+        segments = windows.segments(encoding)
         special = length - sum(map(len, segments))
         if self.config.on_long == "window":
             yield from _slide(encoding, segments, room - special)
             return
-        keep = longest_first([len(segment) for segment in segments], room - special)
-        cut = _head if self.config.on_long == "truncate" else _head_tail
+        keep = windows.longest_first([len(segment) for segment in segments], room - special)
+        cut = windows.CUTS[self.config.on_long]
         kept = {p for segment, size in zip(segments, keep, strict=True) for p in cut(segment, size)}
-        yield _positions(encoding, kept), length - special - len(kept)
+        yield windows.positions(encoding, kept), length - special - len(kept)
 
     def targets(self, features: Sequence[Feature]) -> torch.Tensor:
         """Return ids ``(B,)`` int64, or ``(B, K)`` (multi-label) or ``(B,)`` (regression) float32."""
@@ -266,8 +272,8 @@ class SequenceClassification(Adapter):
 
         predictions = []
         rows = zip(reduced, features, strict=True)
-        for _, windows in groupby(rows, key=lambda row: row[1].example):
-            logits, shown_by = zip(*windows, strict=True)
+        for _, group in groupby(rows, key=lambda row: row[1].example):
+            logits, shown_by = zip(*group, strict=True)
             prediction = self._prediction(np.mean(np.asarray(logits, dtype=np.float64), axis=0))
             predictions.append(prediction | ({"truncated": True} if shown_by[0].num_cut else {}))
         assert len(predictions) == len(examples), "every example has at least one feature"
@@ -351,35 +357,6 @@ def label_name(value: Any) -> str:
     return str(value)
 
 
-def longest_first(lengths: Sequence[int], room: int) -> list[int]:
-    """Return how many tokens of one or two segments fit into ``room``, cutting the longer one first.
-
-    The numbers are those of the tokenizers library's ``longest_first``.
-    """
-    if len(lengths) == 1:
-        return [min(lengths[0], room)]
-    short, long = sorted(lengths)
-    long = min(long, max(short, room - short))
-    if short + long > room:
-        short, long = room // 2, room - room // 2
-    return [short, long] if lengths[0] <= lengths[1] else [long, short]
-
-
-def _require_columns(columns: Mapping[str, Any], examples: Sequence[Example]) -> None:
-    """Refuse a column that the task names and no row has, where another would silently take its place.
-
-    Raises:
-        DataError: naming the columns that there are.
-    """
-    names = list(dict.fromkeys(name for example in examples for name in example))
-    for role, column in columns.items():
-        if column not in names and role in names:
-            raise DataError(
-                f"No row has the column '{column}', which is named for {role}.{did_you_mean(str(column), names)} "
-                f"There are {', '.join(map(repr, names[:12]))}."
-            )
-
-
 def _kind(task: Task, values: Sequence[Any], guessed: str) -> str:
     """Declared labels mean classes, whatever numbers stand in the column."""
     return "single" if task.labels and guessed == "regression" else guessed
@@ -445,39 +422,11 @@ def _feature(
     )
 
 
-def _segments(encoding: Any) -> list[list[int]]:
-    """Return the positions of the text and, if there is one, of its pair, special tokens left out."""
-    places: dict[int, list[int]] = {0: []}
-    for position, segment in enumerate(encoding.sequence_ids):
-        if segment is not None:
-            places.setdefault(segment, []).append(position)
-    return [places[key] for key in sorted(places)]
-
-
-def _positions(encoding: Any, kept: set[int]) -> list[int]:
-    return [p for p, segment in enumerate(encoding.sequence_ids) if segment is None or p in kept]
-
-
-def _head(segment: Sequence[int], size: int) -> Sequence[int]:
-    return segment[:size]
-
-
-def _head_tail(segment: Sequence[int], size: int) -> Sequence[int]:
-    """Keep a quarter of the room from the start and the rest from the end (arXiv:1905.05583, 5.3.1)."""
-    if len(segment) <= size:
-        return segment
-    head = size // 4
-    return [*segment[:head], *segment[len(segment) - (size - head) :]]
-
-
 def _slide(encoding: Any, segments: Sequence[Sequence[int]], room: int) -> Iterator[tuple[Sequence[int], int]]:
     """Yield windows over the longer segment that overlap by a quarter; the other is kept, up to half of the room."""
     longer = max(range(len(segments)), key=lambda index: len(segments[index]))
     fixed = [p for index, segment in enumerate(segments) if index != longer for p in segment[: room // 2]]
     num_cut = sum(len(s) for i, s in enumerate(segments) if i != longer) - len(fixed)
     width = room - len(fixed)
-    step = max(1, width - width // 4)
-    for start in range(0, len(segments[longer]), step):
-        yield _positions(encoding, {*fixed, *segments[longer][start : start + width]}), num_cut
-        if start + width >= len(segments[longer]):
-            return
+    for window in windows.slide(len(segments[longer]), width, width // 4):
+        yield windows.positions(encoding, {*fixed, *segments[longer][window.start : window.stop]}), num_cut

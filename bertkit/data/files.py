@@ -1,4 +1,4 @@
-"""Read data files: JSON Lines, CSV, TSV and Parquet, all but the last also gzipped; and Python objects.
+"""Read data files: JSON Lines, CSV, TSV, CoNLL, SQuAD and Parquet, all but the last also gzipped; Python objects.
 
 One scan serves all callers. :func:`scan` walks a file in constant memory and yields a :class:`Row` for what can be
 used and a :class:`BadRow` for what cannot, so that a caller may go on behind a bad row. :func:`stream` raises at the
@@ -10,6 +10,7 @@ empty, cut off, no header) is a :class:`DataError` from all three.
 - **CSV**: quoted as RFC 4180 says; a header; a row is named by the line on which it starts.
 - **TSV**: a header, and *no quoting*: a quote is a character like any other. GLUE's files and most linguistic data
   are written so, and hold lone quotes that would swallow the rows behind them.
+- **CoNLL**, **CoNLL-U**, **SQuAD**: see :mod:`bertkit.data.conll` and :mod:`bertkit.data.squad`.
 - Cells of CSV and TSV are texts. Text is UTF-8, with or without a byte order mark; lines end in LF or CR LF.
 """
 
@@ -19,62 +20,45 @@ import csv
 import gzip
 import io
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
-from bertkit.data import Example, Split
+from bertkit.data import Example, Split, conll, squad
+from bertkit.data.lines import BadRow, Lines, Row, json_kind, no_constant
 from bertkit.errors import DataError, did_you_mean, joined
 
 PARQUET_ROWS = 1024
 """Rows of a Parquet file that are turned into Python objects at one time."""
 FIELD_LIMIT = 2**31 - 1
 """Characters of one CSV field: what the csv module can be told on every platform."""
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STANDARD_INPUT = "standard input"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A row that could be read."""
-
-    example: Example
-    place: str
-    """``train.jsonl:118``, or ``train.parquet row 118``."""
-    line: int | None
-    """Line of its start, from 1, where the file has lines."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BadRow:
-    """A row that could not be read."""
-
-    place: str
-    reason: str
-    """Half a sentence: ``not JSON: Expecting value (column 9)``."""
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.reason}"
-
-
-def read(path: Path, *, format: str = "", name: str = "") -> Split:  # noqa: A002 (the task file's word)
+def read(
+    path: Path,
+    *,
+    format: str = "",  # noqa: A002 (the task file's word)
+    name: str = "",
+    columns: Mapping[str, Any] | None = None,
+) -> Split:
     """Read a data file whole.
 
     Args:
         path: the file.
-        format: ``jsonl``, ``csv``, ``tsv`` or ``parquet``; else the suffix decides.
+        format: one of ``FORMATS``; else the suffix decides.
         name: the split's name, else the file's name up to its first dot.
+        columns: the task's columns, role -> position, for files whose columns have no names (CoNLL); names are
+            passed over.
 
     Raises:
         DataError: if the file cannot be read, is empty, or has bad rows, which are named together.
     """
     rows: list[Row] = []
     bad: list[BadRow] = []
-    for row in scan(path, format=format):
+    for row in scan(path, format=format, columns=columns):
         if isinstance(row, Row):
             rows.append(row)
         else:
@@ -91,18 +75,20 @@ def stream(
     *,
     format: str = "",  # noqa: A002
     stdin: BinaryIO | None = None,
+    columns: Mapping[str, Any] | None = None,
 ) -> Iterator[tuple[Example, str]]:
-    """Yield each row with its place (``file:line``), in constant memory.
+    """Yield each row with its place (``file:line``), in constant memory but for SQuAD files.
 
     Args:
         path: the file, or None for ``stdin``.
         format: as for :func:`read`; ``stdin`` is JSON Lines unless it says otherwise.
         stdin: a binary stream.
+        columns: as for :func:`read`.
 
     Raises:
         DataError: as :func:`read`, at the first bad row.
     """
-    for row in scan(path, format=format, stdin=stdin):
+    for row in scan(path, format=format, stdin=stdin, columns=columns):
         if isinstance(row, BadRow):
             raise DataError(f"{row}.")
         yield row.example, row.place
@@ -113,8 +99,9 @@ def scan(
     *,
     format: str = "",  # noqa: A002
     stdin: BinaryIO | None = None,
+    columns: Mapping[str, Any] | None = None,
 ) -> Iterator[Row | BadRow]:
-    """Yield every row that holds something, good or bad, in constant memory; arguments as for :func:`stream`.
+    """Yield every row that holds something, good or bad; arguments and memory as for :func:`stream`.
 
     Raises:
         DataError: if the file as a whole cannot be read, or is empty.
@@ -123,17 +110,23 @@ def scan(
         if stdin is None:
             raise ValueError("scan() needs a path or a stream")
         kind = _reader_name(STANDARD_INPUT, format or "jsonl")
-        if kind not in TEXT_READERS:
+        if kind == "parquet":
             raise DataError(f"A {kind} file cannot be read from {STANDARD_INPUT}: save it to a file first.")
-        yield from TEXT_READERS[kind](Lines(stdin, STANDARD_INPUT, STANDARD_INPUT))
+        yield from _text_rows(kind, Lines(stdin, STANDARD_INPUT, STANDARD_INPUT), columns)
         return
     check_readable(path, format=format)
     kind = _format_of(path, format)
-    if kind not in TEXT_READERS:
+    if kind == "parquet":
         yield from _parquet(path)
         return
     with _opened(path) as file:
-        yield from TEXT_READERS[kind](Lines(file, path.name, str(path)))
+        yield from _text_rows(kind, Lines(file, path.name, str(path)), columns)
+
+
+def _text_rows(kind: str, lines: Lines, columns: Mapping[str, Any] | None) -> Iterator[Row | BadRow]:
+    if kind in COLUMN_READERS:
+        return COLUMN_READERS[kind](lines, columns or {})
+    return TEXT_READERS[kind](lines)
 
 
 def check_readable(path: Path, *, format: str = "") -> None:  # noqa: A002
@@ -174,61 +167,6 @@ def tab_separated(path: Path, *, name: str = "") -> Iterator[tuple[int, list[str
 
 
 # Files and lines -----------------------------------------------------------------------------------------------
-
-
-class Lines:
-    """The lines of a binary stream as text without their ends; knows the line number and what was not UTF-8."""
-
-    def __init__(self, file: BinaryIO, name: str, where: str) -> None:
-        self.file = file
-        self.name = name
-        """What places call it."""
-        self.where = where
-        """What messages about the whole file call it."""
-        self.number = 0
-        """Lines given so far."""
-        self.fault = ""
-        """What is wrong with the bytes of the lines since it was last cleared, or empty."""
-        self._offset = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self.raw():
-            yield line.removesuffix("\n").removesuffix("\r")
-            self.fault = ""
-
-    def place(self, line: int) -> str:
-        """Return ``train.jsonl:118``."""
-        return f"{self.name}:{line}"
-
-    def raw(self) -> Iterator[str]:
-        """Yield lines with their ends, as the csv module wants them; the caller clears ``fault`` row by row."""
-        for raw in _reading(self.file, self.where):
-            self.number += 1
-            body = raw.removeprefix(BYTE_ORDER_MARK) if self.number == 1 else raw
-            yield self._decoded(body, self._offset + len(raw) - len(body))
-            self._offset += len(raw)
-
-    def _decoded(self, line: bytes, offset: int) -> str:
-        try:
-            return line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            self.fault = self.fault or (
-                f"not UTF-8 (byte 0x{line[error.start]:02x} at offset {offset + error.start}). "
-                "Convert the file, for example with 'iconv -f ISO-8859-1 -t UTF-8'"
-            )
-            return line.decode("utf-8", "replace")
-
-
-def _reading(file: BinaryIO, where: str) -> Iterator[bytes]:
-    """Yield the lines of a stream; a gzip fault or a failing disk becomes a DataError."""
-    try:
-        yield from file
-    except EOFError as error:
-        raise DataError(f"{where} is cut off: the gzip stream ends early. Fetch or write the file again.") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{where} is not a gzip file, or is damaged: {error}.") from error
-    except OSError as error:
-        raise DataError(f"{where} cannot be read: {error.strerror or error}.") from error
 
 
 @contextmanager
@@ -293,24 +231,17 @@ def _json_row(text: str, lines: Lines) -> Row | BadRow:
     if lines.fault:
         return BadRow(place=place, reason=lines.fault)
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=no_constant)
     except json.JSONDecodeError as error:
         reason = f"not JSON: {error.msg} (column {error.colno}); each line must hold one whole object"
         return BadRow(place=place, reason=reason)
     except (ValueError, RecursionError) as error:
         return BadRow(place=place, reason=f"not JSON that can be read: {error}")
     if not isinstance(value, dict):
-        kind = JSON_KINDS.get(type(value), type(value).__name__)
-        return BadRow(place=place, reason=f'the line holds {kind}, and must hold an object, like {{"text": "..."}}')
+        return BadRow(
+            place=place, reason=f'the line holds {json_kind(value)}, and must hold an object, like {{"text": "..."}}'
+        )
     return Row(example=value, place=place, line=lines.number)
-
-
-JSON_KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}
-JSON_KINDS |= {type(None): "null"}
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value; write null where there is none")
 
 
 def _tsv(lines: Lines) -> Iterator[Row | BadRow]:
@@ -379,8 +310,18 @@ def _check_header(header: Sequence[str], where: str) -> None:
             raise DataError(f"{where}: the header names column '{name}' twice.")
 
 
-TEXT_READERS: dict[str, Callable[[Lines], Iterator[Row | BadRow]]] = {"jsonl": _jsonl, "csv": _csv, "tsv": _tsv}
-FORMATS = (*TEXT_READERS, "parquet")
+TEXT_READERS: dict[str, Callable[[Lines], Iterator[Row | BadRow]]] = {
+    "jsonl": _jsonl,
+    "csv": _csv,
+    "tsv": _tsv,
+    "json": squad.rows,
+}
+COLUMN_READERS: dict[str, Callable[[Lines, Mapping[str, Any]], Iterator[Row | BadRow]]] = {
+    "conll": conll.rows,
+    "conllu": conll.universal_rows,
+}
+"""Readers that are told the positions of columns."""
+FORMATS = ("jsonl", "csv", "tsv", "parquet", *COLUMN_READERS, "json")
 
 
 def _parquet(path: Path) -> Iterator[Row]:

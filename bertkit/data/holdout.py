@@ -16,15 +16,25 @@ SEED = 20180
 """Of the cut alone, so that runs with different seeds are scored on the same rows."""
 
 
-def cut(dataset: Dataset, group: Callable[[Example], Hashable]) -> tuple[Dataset, list[int]]:
-    """Cut a tenth of train (at most 2,000 rows) off as ``validation``, in the same shares of each group.
+def cut(
+    dataset: Dataset,
+    group: Callable[[Example], Hashable],
+    document: Callable[[Example], Hashable] = lambda example: None,
+    *,
+    name: str = "validation",
+    purpose: str = "there is no validation split",
+) -> tuple[Dataset, list[int]]:
+    """Cut a tenth of train (at most 2,000 rows) off: whole documents where there are any, else in equal shares.
 
     Args:
-        dataset: has ``train`` and no ``validation``.
+        dataset: has ``train``, and no split ``name``.
         group: what to stratify by: the label.
+        document: which rows stay together; None where a row is a document of its own.
+        name: of the new split.
+        purpose: why, for the note.
 
     Returns:
-        The new dataset, and the indices into the old train that became validation.
+        The new dataset, and the indices into the old train that were cut off.
 
     Raises:
         DataError: if train has fewer than ten rows.
@@ -36,12 +46,32 @@ def cut(dataset: Dataset, group: Callable[[Example], Hashable]) -> tuple[Dataset
             f"{train.source} has {total} rows and there is no validation split: a tenth of so few says nothing. "
             "Name one with --set data.files.validation=FILE, or give more rows."
         )
-    chosen = stratified([group(example) for example in train.examples], min(MOST, max(1, round(total * SHARE))))
+    number = min(MOST, max(1, round(total * SHARE)))
+    documents = [document(example) for example in train.examples]
+    together = len(set(documents)) > 1
+    chosen = whole(documents, number) if together else stratified([group(row) for row in train.examples], number)
     held = set(chosen)
     rest = [index for index in range(total) if index not in held]
-    note = f"there is no validation split, so {len(chosen)} of {total} training rows are held out for it"
-    splits = dataset.splits | {"train": take(train, rest), "validation": take(train, chosen, name="validation")}
+    note = f"{purpose}, so {len(chosen)} of {total} training rows{' (whole documents)' * together} are held out for it"
+    splits = dataset.splits | {"train": take(train, rest), name: take(train, chosen, name=name)}
     return replace(dataset, splits=splits, notes=[*dataset.notes, note]), chosen
+
+
+def whole(documents: list[Hashable], number: int) -> list[int]:
+    """Return about ``number`` indices, sorted, all of each chosen document; drawn with the fixed seed.
+
+    Documents are taken in a random order while they fit; the smallest where none does.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for index, name in enumerate(documents):
+        members.setdefault(name, []).append(index)
+    sizes = list(members.values())
+    drawn = [sizes[place] for place in np.random.default_rng(SEED).permutation(len(sizes))]
+    chosen: list[int] = []
+    for rows in drawn:
+        if len(chosen) + len(rows) <= number:
+            chosen += rows
+    return sorted(chosen or min(drawn, key=len))
 
 
 def stratified(groups: list[Hashable], number: int) -> list[int]:

@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bertkit.data import Dataset, Split
+from bertkit.data import Dataset, Example, Split
 from bertkit.errors import DataError, TaskError, did_you_mean
 from bertkit.task import Task
 
@@ -52,6 +53,37 @@ def is_single_file(data: Data | None) -> bool:
     return isinstance(data, str | Path) and Path(data).expanduser().is_file()
 
 
+def format_for(path: Path, of_task: str) -> str:
+    """Return the format to read a file in that takes the place of the task's own data, for which ``of_task`` is meant.
+
+    A suffix that can only mean one thing wins; ``.tsv``, ``.txt`` or none at all may hold what the task's files hold.
+    """
+    plain = path.name.removesuffix(".gz").lower()
+    return "" if plain.endswith((".jsonl", ".parquet", ".conll", ".conllu")) else of_task
+
+
+def first_rows(
+    data: Data,
+    *,
+    format: str = "",  # noqa: A002 (the task file's word)
+    number: int = 20,
+) -> list[Example]:
+    """Return the first rows of a data file or of Python rows, to see what they are; none where they cannot be read."""
+    from bertkit.data import files
+
+    try:
+        if isinstance(data, str | Path):
+            return [row for row, _ in islice(files.stream(Path(data).expanduser(), format=format), number)]
+        rows = next(iter(data.values()), []) if isinstance(data, Mapping) else data
+        if hasattr(rows, "iloc"):
+            first = rows.iloc[:number]  # pandas
+        else:
+            first = rows.select(range(min(number, len(rows)))) if hasattr(rows, "select") else rows[:number]
+        return files.from_python(first, name="rows").examples
+    except (DataError, TypeError):
+        return []
+
+
 def fingerprint(dataset: Dataset) -> str:
     """Return a SHA-256 over all examples, split by split, that changes when any of them does."""
     total = hashlib.sha256()
@@ -74,10 +106,11 @@ def _from_path(task: Task, path: Path, splits: Collection[str] | None) -> Datase
 
     if path.is_file():
         name = path.name.split(".")[0]
-        return Dataset(splits={name: replace(files.read(path, format=task.data.format), name=name)})
+        split = files.read(path, format=format_for(path, task.data.format), columns=task.columns)
+        return Dataset(splits={name: replace(split, name=name)})
     if not path.is_dir():
         raise DataError(f"--data {path}: there is no such file or folder.")
-    if task.data.files:
+    if task.data.files or task.data.local:
         return _from_files(task, path, splits)
     if not task.data.folder:
         raise DataError(
@@ -89,10 +122,18 @@ def _from_path(task: Task, path: Path, splits: Collection[str] | None) -> Datase
 def _from_files(task: Task, folder: Path, splits: Collection[str] | None) -> Dataset:
     from bertkit.data import files
 
-    chosen = _chosen(task.data.files, splits)
+    chosen = _chosen(task.data.files or task.data.local, splits)
     return Dataset(
-        splits={name: files.read(folder / file, format=task.data.format, name=name) for name, file in chosen.items()}
+        splits={
+            name: files.read(_plain_or_gzipped(folder / file), format=task.data.format, name=name, columns=task.columns)
+            for name, file in chosen.items()
+        }
     )
+
+
+def _plain_or_gzipped(path: Path) -> Path:
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.is_file() and not path.exists() else path
 
 
 def _chosen(found: Mapping[str, Any], splits: Iterable[str] | None) -> dict[str, Any]:

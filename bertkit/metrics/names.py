@@ -59,22 +59,28 @@ def check_names(names: Iterable[str], kind: str, num_labels: int) -> None:
     problems = [problem for name in names if (problem := _problem(name, kind, num_labels))]
     if problems:
         fitting = [name for name in SCORES if not _problem(name, kind, num_labels)]
-        raise ConfigError(f"{_ended(joined(problems))} For {KINDS[kind]} there are {', '.join(fitting)}.")
+        raise ConfigError(f"{ended(joined(problems))} For {KINDS[kind]} there are {', '.join(fitting)}.")
 
 
-def better(name: str, new: float, old: float | None) -> bool:
+def better(name: str, new: float, old: float | None, scores: Mapping[str, Score] = SCORES) -> bool:
     """Say whether ``new`` is better than ``old``; anything beats None and nan, equal is not better.
+
+    Args:
+        name: of the score.
+        new: its value now.
+        old: its value before, None for none.
+        scores: those of the task type; by default those of sequence classification.
 
     Raises:
         ConfigError: if there is no score ``name``.
     """
-    if name not in SCORES:
-        raise ConfigError(f"{_ended(_unknown(name))} There are {', '.join(SCORES)}.")
+    if name not in scores:
+        raise ConfigError(f"{ended(unknown(name, scores))} There are {', '.join(scores)}.")
     if math.isnan(new):
         return False
     if old is None or math.isnan(old):
         return True
-    return new > old if SCORES[name].higher_is_better else new < old
+    return new > old if scores[name].higher_is_better else new < old
 
 
 def with_intervals(scores: Mapping[str, Any]) -> Iterator[tuple[str, float, Sequence[float] | None]]:
@@ -92,7 +98,7 @@ def _check_kind(kind: str) -> None:
 def _problem(name: str, kind: str, num_labels: int) -> str:
     """Return what is wrong with the score ``name``, or an empty string."""
     if name not in SCORES:
-        return _unknown(name)
+        return unknown(name, SCORES)
     if name == "f1" and kind == "single" and num_labels != 2:
         return f"Metric 'f1' needs 2 labels and there are {num_labels}: use 'f1_macro' or 'f1_micro'"
     if kind not in SCORES[name].kinds:
@@ -101,9 +107,11 @@ def _problem(name: str, kind: str, num_labels: int) -> str:
     return ""
 
 
-def _unknown(name: str) -> str:
-    return f"No metric '{name}'.{did_you_mean(name, SCORES)}".removesuffix(".")
+def unknown(name: str, scores: Iterable[str]) -> str:
+    """Return what a message says of a name that is none of ``scores``, with the nearest of them."""
+    return f"No metric '{name}'.{did_you_mean(name, scores)}".removesuffix(".")
 
 
-def _ended(text: str) -> str:
+def ended(text: str) -> str:
+    """Return the sentence with its full stop, unless it is a question."""
     return text if text.endswith("?") else f"{text}."

@@ -19,7 +19,7 @@ from bertkit.encoder import Source
 from bertkit.errors import BertkitError, DataError
 from bertkit.events import Listener, Note, Phase, ignore
 from bertkit.task import DEFAULT_ENCODER, Task
-from bertkit.workflows.preparation import Settings, configs, refuse_taken, task_of, truncation
+from bertkit.workflows.preparation import Settings, configs, refuse_taken, task_of, unusable, unusable_note
 
 SAMPLE = 20_000
 """Rows of a split whose lengths are measured; taken evenly over it."""
@@ -39,6 +39,8 @@ class SplitReport:
     """Quantiles (``median``, ``p99``, ``longest``) of the length in tokens; empty where no tokenizer was at hand."""
     truncation: dict[str, Any] = field(default_factory=dict)
     """What ``max_length`` cuts; empty where no tokenizer was at hand."""
+    lost: list[str] = field(default_factory=list)
+    """What the length limit costs, in sentences."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -111,6 +113,7 @@ def check(
         problems.append(f"train.max_length is {train_config.max_length}, and {chosen} has positions for {positions}")
     if not problems:
         problems += _unseen(dataset, adapter)
+        notes += _remarks(dataset, adapter)
     try:
         refuse_taken(dataset, configs(found)[2].column)
     except DataError as error:
@@ -162,6 +165,7 @@ def _report(split: Split, adapter: Adapter, tokenizer: Any, is_train: bool) -> S
         balance=adapter.balance(split.examples) if labelled and not problems else {},
         lengths=lengths,
         truncation=cut,
+        lost=adapter.truncation_notes(cut) if cut else [],
         problems=problems,
     )
 
@@ -174,7 +178,15 @@ def _lengths(adapter: Adapter, examples: Sequence[dict[str, Any]], tokenizer: An
         whole[feature.example] = max(whole.get(feature.example, 0), len(feature) + feature.num_cut)
     values = np.array(list(whole.values()))
     quantiles = {"median": np.median(values), "p99": np.quantile(values, 0.99), "longest": values.max()}
-    return {name: float(value) for name, value in quantiles.items()}, truncation(features)
+    return {name: float(value) for name, value in quantiles.items()}, adapter.truncation(features, examples)
+
+
+def _remarks(dataset: Dataset, adapter: Adapter) -> list[str]:
+    """Return what the type has to say of each split, and which training examples it could not use."""
+    said = [f"{name}: {each}" for name, split in dataset.splits.items() for each in adapter.remarks(split.examples)]
+    train = dataset.splits.get("train")
+    found = unusable(train, adapter) if train else {}
+    return [*said, unusable_note(train, found)] if train and found else said
 
 
 def _unseen(dataset: Dataset, adapter: Adapter) -> list[str]:

@@ -17,7 +17,7 @@ from bertkit.events import Listener, Note, Phase, counter, ignore
 from bertkit.run import Run, now
 from bertkit.task import Task, from_table
 from bertkit.workflows import saved
-from bertkit.workflows.preparation import Settings, describe_truncation, encode, task_of, truncation
+from bertkit.workflows.preparation import Settings, encode, task_of
 from bertkit.workflows.saved import Saved
 
 
@@ -32,12 +32,14 @@ class Evaluated:
     num_examples: int
     scores: dict[str, Any]
     """metric -> value, ``<metric>_interval`` beside."""
+    details: dict[str, Any]
+    """What stands behind the scores: each entity type, questions with and without an answer."""
     predictions: list[Prediction]
     """One per example, in order."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
-        return {key: getattr(self, key) for key in ("run", "task", "split", "num_examples", "scores")}
+        return {key: getattr(self, key) for key in ("run", "task", "split", "num_examples", "scores", "details")}
 
 
 def evaluate(
@@ -85,9 +87,10 @@ def evaluate(
     opened = model.open(DeviceConfig(device=device, precision=precision, threads=threads))
     adapter = model.adapter
     features = encode(adapter, rows, opened.loaded.tokenizer)
-    said = describe_truncation(rows.name, truncation(features), adapter.config.max_length, adapter.config.on_long)
-    if said:
-        listen(Note(message=said, level="warning"))
+    for remark in adapter.remarks(rows.examples):
+        listen(Note(message=f"{rows.name}: {remark}"))
+    for said in adapter.truncation_notes(adapter.truncation(features, rows.examples)):
+        listen(Note(message=f"{rows.name}: {said}", level="warning"))
     predictions = infer.predict(
         adapter,
         opened.loaded.model,
@@ -105,6 +108,7 @@ def evaluate(
         split=rows.name,
         num_examples=len(rows.examples),
         scores=scores,
+        details=adapter.details(predictions, rows.examples),
         predictions=predictions,
     )
     if model.run is not None:

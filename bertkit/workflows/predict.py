@@ -70,7 +70,7 @@ class Predictor:
 
     def _row(self, row: str | Mapping[str, Any], place: str) -> Example:
         if isinstance(row, str):
-            return {self.model.adapter.column(_first_role(self.model)): row}
+            return self.model.adapter.example_of(row)
         if not isinstance(row, Mapping):
             raise DataError(f"{place} is a {type(row).__name__}, and must be a text or a dict of column and value.")
         return dict(row)
@@ -225,7 +225,3 @@ def _write(out: Path, lines: Iterable[str]) -> None:
         raise RunError(f"{out} cannot be written: {error.strerror or error}. Name another --out.") from error
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _first_role(model: Saved) -> str:
-    return model.adapter.columns[0].rstrip("?!")

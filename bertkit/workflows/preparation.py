@@ -10,14 +10,16 @@ from typing import Any
 
 from bertkit import adapters, config
 from bertkit.adapters.base import Adapter, Example, Feature, TooLongError
-from bertkit.catalog import find_task
+from bertkit.catalog import find_task, is_data_file
 from bertkit.config import EvalConfig, PredictConfig, TrainConfig
 from bertkit.data import Dataset, Split, check, holdout, sources
 from bertkit.data.sources import Data
-from bertkit.errors import DataError
+from bertkit.errors import DataError, joined
 from bertkit.events import Listener, Note, Phase
 from bertkit.task import DataSource, Task
 
+TUNING = " tuning"
+"""Name of the rows held out for tuning; no split of a user's has it."""
 Settings = Mapping[str, Any]
 """What ``--set`` gives: keys with dots (``{"train.epochs": 2}``) or tables (``{"train": {"epochs": 2}}``)."""
 
@@ -34,6 +36,10 @@ class Prepared:
     dataset: Dataset
     held_out: tuple[int, ...] = ()
     """Rows of train that became validation."""
+    tuning: Split | None = None
+    """Training rows held out for :meth:`Adapter.tune`, where the type tunes anything."""
+    tuning_rows: tuple[int, ...] = ()
+    """Rows of train, validation's left out, that became ``tuning``."""
     scored: tuple[str, ...] = ()
     """Labelled splits other than train."""
 
@@ -45,9 +51,16 @@ def task_of(task: str | Path | Task | Any, settings: Settings | None) -> tuple[T
         TaskError: if there is no such task.
     """
     over = tables(settings or {})
-    if isinstance(task, str | Path | Task):
+    if isinstance(task, Task):
         return find_task(task, overrides=over), None
-    bare = Task(name="data", type=str(over.pop("type", "sequence-classification")), data=DataSource(hub="in/python"))
+    if isinstance(task, str | Path):
+        path = Path(task)
+        if is_data_file(path) and "type" not in over:
+            kind = str(over.get("data", {}).get("format", ""))
+            over["type"] = adapters.recognise(sources.first_rows(path, format=kind))
+        return find_task(task, overrides=over), None
+    kind = str(over.pop("type", "")) or adapters.recognise(sources.first_rows(task))
+    bare = Task(name="data", type=kind, data=DataSource(hub="in/python"))
     return replace(find_task(bare, overrides=over), data=DataSource()), task
 
 
@@ -108,10 +121,13 @@ def prepare(
         check.require(split, partial(adapter.check, labelled=labelled[name] or name == "train"))
     held_out: list[int] = []
     if not labelled.get("validation"):
-        dataset, held_out = holdout.cut(_without(dataset, "validation"), adapter.stratum)
+        dataset, held_out = holdout.cut(_without(dataset, "validation"), adapter.stratum, adapter.document)
+    dataset, tuning, tuning_rows = _with_tuning(dataset, adapter)
+    dataset = _usable(dataset, adapter)
     limited = holdout.limit(dataset.splits["train"], limit, seed)
     dataset = replace(dataset, splits=dataset.splits | {"train": limited})
-    for note in (*notes, *dataset.notes):
+    remarks = (f"{name}: {said}" for name, split in dataset.splits.items() for said in adapter.remarks(split.examples))
+    for note in (*notes, *dataset.notes, *remarks):
         listen(Note(message=note))
     _refuse_unseen(adapter, dataset, limited=bool(limit), listen=listen)
     scored = ["validation", *(n for n, has in labelled.items() if has and n not in {"train", "validation"})]
@@ -123,8 +139,47 @@ def prepare(
         adapter=adapter,
         dataset=dataset,
         held_out=tuple(held_out),
+        tuning=tuning,
+        tuning_rows=tuple(tuning_rows),
         scored=tuple(scored),
     )
+
+
+def unusable(split: Split, adapter: Adapter) -> dict[int, str]:
+    """Return index -> why, for the examples of a split that cannot be trained on."""
+    return {index: why for index, example in enumerate(split.examples) if (why := adapter.unusable(example))}
+
+
+def unusable_note(split: Split, found: Mapping[int, str]) -> str:
+    """Return the sentence that names the examples that are not trained on."""
+    named = joined((f"{split.place(index)}: {why}" for index, why in found.items()), most=5)
+    return f"{len(found)} of {len(split.examples)} examples cannot be trained on: {named}"
+
+
+def _usable(dataset: Dataset, adapter: Adapter) -> Dataset:
+    """Leave out of train what cannot be trained on, and say so.
+
+    Raises:
+        DataError: if nothing is left.
+    """
+    train = dataset.splits["train"]
+    found = unusable(train, adapter)
+    if not found:
+        return dataset
+    note = unusable_note(train, found)
+    if len(found) == len(train.examples):
+        raise DataError(f"{note}.")
+    rest = holdout.take(train, [index for index in range(len(train.examples)) if index not in found])
+    return replace(dataset, splits=dataset.splits | {"train": rest}, notes=[*dataset.notes, note])
+
+
+def _with_tuning(dataset: Dataset, adapter: Adapter) -> tuple[Dataset, Split | None, list[int]]:
+    """Cut off train what the type tunes itself on after training, if it does."""
+    if not adapter.tunes:
+        return dataset, None, []
+    purpose = "what is tuned after training needs examples that were not trained on"
+    cut, rows = holdout.cut(dataset, adapter.stratum, adapter.document, name=TUNING, purpose=purpose)
+    return _without(cut, TUNING), cut.splits[TUNING], rows
 
 
 def refuse_taken(dataset: Dataset, column: str) -> None:
@@ -183,30 +238,3 @@ def encode(adapter: Adapter, split: Split, tokenizer: Any) -> list[Feature]:
         return adapter.encode(split.examples, tokenizer)
     except TooLongError as error:
         raise error.at(split.place(error.example)) from error
-
-
-def truncation(features: Collection[Feature]) -> dict[str, Any]:
-    """Return what the length limit cuts: examples and tokens, as counts and shares."""
-    per_example: dict[int, int] = {}
-    tokens = 0
-    for feature in features:
-        per_example[feature.example] = feature.num_cut
-        tokens += len(feature)
-    cut = [number for number in per_example.values() if number]
-    total = tokens + sum(cut)
-    return {
-        "examples": len(cut),
-        "share_of_examples": len(cut) / max(1, len(per_example)),
-        "tokens": sum(cut),
-        "share_of_tokens": sum(cut) / max(1, total),
-    }
-
-
-def describe_truncation(name: str, found: Mapping[str, Any], max_length: int, on_long: str) -> str:
-    """Return the sentence that tells of cut examples, or an empty one."""
-    if not found["examples"]:
-        return ""
-    return (
-        f"{name}: {found['examples']} examples ({found['share_of_examples']:.1%}) are longer than {max_length} tokens "
-        f"and are cut (on_long = '{on_long}'), {found['share_of_tokens']:.1%} of all tokens"
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,8 +103,6 @@ def find(
         ModelError: if a checkpoint cannot be used, or its labels do not fit the task's.
     """
     folder = Path(where).expanduser() if where is not None else None
-    if task is None:
-        _refuse_settings(tables(settings or {}))
     if folder is not None and (folder / MODEL_FACTS).is_file():
         return _of_facts(str(folder), folder, None, task, labels, settings)
     named_run = (runs / str(where) / "run.json").is_file()
@@ -115,18 +113,22 @@ def find(
     return _foreign(str(where), task, labels, offline=offline)
 
 
-def _refuse_settings(over: Mapping[str, Any]) -> None:
-    """Refuse a setting that a trained model takes from its training.
+def _refuse_settings(over: Mapping[str, Any], decoding: Collection[str]) -> None:
+    """Refuse a setting that a trained model takes from its training; ``decoding`` are the options that it does not.
 
     Raises:
         ConfigError: naming it.
     """
     for section, value in over.items():
-        if section not in {"eval", "predict", "columns", "data"}:
-            name = f"{section}.{next(iter(value))}" if isinstance(value, dict) and value else section
+        keys = list(value) if isinstance(value, dict) else [""]
+        if section == "options":
+            keys = [key for key in keys if key not in decoding]
+        if section not in {"eval", "predict", "columns", "data"} and keys:
+            name = f"{section}.{keys[0]}".removesuffix(".")
+            late = "".join(f", options.{key}" for key in sorted(decoding))
             raise ConfigError(
                 f"--set {name} changes nothing about a trained model. Here it takes eval.KEY, predict.KEY, "
-                "columns.ROLE and data.format."
+                f"columns.ROLE{late} and data.format."
             )
 
 
@@ -135,6 +137,8 @@ def _of_facts(
 ) -> Saved:
     """Open what bertkit saved: its facts say type, columns, labels and length."""
     facts = _read_facts(folder)
+    if task is None:
+        _refuse_settings(tables(settings or {}), adapters.find(facts["type"]).decoding)
     if labels and list(labels) != facts["labels"]:
         raise ModelError(f"{name} names its own labels ({', '.join(facts['labels'])}), in that order. Drop --labels.")
     encoder.check_folder(folder)
@@ -178,10 +182,10 @@ def _task_of_facts(facts: dict[str, Any], base: Task | None, settings: Settings 
     over = tables(settings or {})
     task = base or Task(name="", type=facts["type"], data=DataSource())
     columns = facts["columns"] | (base.columns if base else {}) | over.get("columns", {})
-    merged = {
-        section: {**task.settings.get(section, {}), **over.get(section, {})}
-        for section in {*task.settings, *(over.keys() & {"eval", "predict"})}
-    }
+    layers = ({"eval": facts.get("eval", {})}, task.settings, {k: over[k] for k in ("eval", "predict") if k in over})
+    merged: dict[str, dict[str, Any]] = {}
+    for section, values in (item for layer in layers for item in layer.items()):
+        merged[section] = {**merged.get(section, {}), **values}
     return replace(
         task,
         data=replace(task.data, format=over.get("data", {}).get("format", task.data.format)),
@@ -190,7 +194,7 @@ def _task_of_facts(facts: dict[str, Any], base: Task | None, settings: Settings 
         labels=tuple(facts["labels"]),
         metrics=task.metrics or tuple(facts["metrics"]),
         columns=columns,
-        options=facts.get("options", {}),
+        options=facts.get("options", {}) | over.get("options", {}),
         settings=merged,
     )
 
@@ -205,8 +209,10 @@ def _foreign(name: str, task: Task | None, labels: Sequence[str], *, offline: bo
         )
     source = encoder.find(name, offline=offline)
     own = list(labels) or encoder.config_labels(source.folder)
-    kind = task.kind or "single"
-    if kind == "regression":
+    train, evaluation, prediction = configs(task)
+    # A head of a width of its own (regression, spans) has no label names.
+    named = adapters.find(task.type)(task, train, ()).num_outputs is None
+    if not named:
         own = []
     elif not own or all(re.fullmatch(r"LABEL_\d+", label) for label in own):
         wanted = ",".join(task.labels) or "negative,positive"
@@ -217,9 +223,8 @@ def _foreign(name: str, task: Task | None, labels: Sequence[str], *, offline: bo
     outputs = len(encoder.config_labels(source.folder))
     if labels and outputs and len(labels) != outputs:
         raise _wrong_number(name, labels, outputs)
-    names = _same_names(name, own, task.labels) if kind != "regression" else ()
-    train, evaluation, prediction = configs(task)
-    made = replace(task, labels=tuple(names), kind=kind)
+    names = _same_names(name, own, task.labels) if named else ()
+    made = replace(task, labels=tuple(names))
     adapter = adapters.find(made.type)(made, train, names)
     return Saved(
         name=name, source=source, task=made, adapter=adapter, eval=evaluation, predict=prediction, foreign=True

@@ -1,18 +1,18 @@
 """``bertkit tasks``: list tasks, show one, write one for a data file."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bertkit import adapters, catalog
-from bertkit.adapters.sequence_classification import label_names
-from bertkit.data import Split, files, guess
-from bertkit.errors import TaskError, did_you_mean
-from bertkit.task import Task
+from bertkit.data import Split, files
+from bertkit.errors import DataError, TaskError, did_you_mean
+from bertkit.task import DataSource, Task
 
-TYPE = "sequence-classification"
+LOOKED_AT = 20
+"""Rows by whose columns the task type is guessed."""
 MOST_LABELS = 200
 """Labels that are written into a task file; more are left to the data."""
 SIBLINGS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -69,16 +69,15 @@ def new(data: Path, *, out: Path | None = None, overrides: Mapping[str, Any] | N
 
     Raises:
         DataError: if ``data`` cannot be read.
-        TaskError: if the task file exists already or cannot be written, or an override is no key of a task.
+        TaskError: if the task file exists already or cannot be written, an override is no key of a task, or the rows
+            do not fit the task type.
     """
     data = data.expanduser()
     path = (out or data.with_name(data.name.removesuffix(".gz")).with_suffix(".toml")).expanduser()
     if path.exists():
         raise TaskError(f"{path} exists already. Name another with --out, or remove it first.")
     over = dict(overrides or {})
-    if over.get("type", TYPE) != TYPE:
-        raise TaskError(f"'tasks new' writes tasks of type '{TYPE}', and got type '{over['type']}'.")
-    split = files.read(data, format=_format(over), name="train")
+    split = files.read(data, format=_format(over), columns=over.get("columns"), name="train")
     draft = _draft(split, over)
     sources = {"train": data, **_siblings(data)}
     draft.notes.extend(f"{file.name} is taken as {name}" for name, file in sources.items() if name != "train")
@@ -125,11 +124,8 @@ class _Draft:
     """What was found out about a data file."""
 
     split: Split
-    columns: dict[str, str]
-    others: list[str]
-    kind: str
-    why: str
-    labels: list[str]
+    task: Task
+    """With all that the data decides filled in."""
     over: dict[str, Any]
     notes: list[str]
 
@@ -141,71 +137,68 @@ class _Draft:
         yield _comment(f"Written by 'bertkit tasks new' after a look at {rows} rows of {self.split.source}.")
         yield "# 'bertkit check' says more about the data. Every guess below is marked; change what is wrong."
         settled = {key: value for key, value in self.over.items() if not isinstance(value, Mapping)}
-        head = {"type": TYPE, "kind": self.kind} | settled
+        head = {"type": self.task.type} | ({"kind": self.task.kind} if self.task.kind else {}) | settled
         if "summary" not in head:
             yield '# summary = "one line that says what is learned"'
         yield to_toml({key: head[key] for key in head if key != "labels"}).rstrip()
-        if "kind" not in self.over:
-            yield f"# kind is a guess: {self.why}. There are single, multi and regression."
+        if "type" not in self.over:
+            yield f"# type is a guess by the columns. There are {', '.join(adapters.types())}."
+        if self.task.kind and "kind" not in self.over:
+            yield "# kind is a guess. There are single, multi and regression."
         yield from self._label_lines()
         if "metrics" not in self.over:
-            yield "# metrics = [...]   the first selects the best checkpoint; left out, the kind decides"
+            names = ", ".join(self.task.metrics)
+            yield f"# metrics = [...]   the first selects the best checkpoint; left out, they are {names}"
         yield "\n[data]"
         yield f"files = {_value(sources)}   # relative to this file"
         yield from (f"{_key(k)} = {_value(v)}" for k, v in self.over.get("data", {}).items() if k != "files")
         if "validation" not in sources:
             yield '# No validation = "...": a part of train is cut off for it, always the same rows.'
         yield from self._column_lines()
-        rest = {k: v for k, v in self.over.items() if isinstance(v, Mapping) and k not in ("data", "columns")}
+        options = {key: value for key, value in self.task.options.items() if key not in self.over.get("options", {})}
+        if options:
+            yield "\n# a guess by the data\n" + to_toml({"options": options | self.over.get("options", {})}).rstrip()
+        laid = {"data", "columns", *(["options"] if options else [])}
+        rest = {k: v for k, v in self.over.items() if isinstance(v, Mapping) and k not in laid}
         yield "\n" + to_toml(rest).rstrip() if rest else "\n# [train]\n# epochs = 3"
 
     def _label_lines(self) -> Iterator[str]:
-        if self.kind == "regression":
-            return
-        if self.labels:
+        labels = self.task.labels
+        if 0 < len(labels) <= MOST_LABELS:
             guessed = "" if "labels" in self.over else "; a guess: the distinct values"
-            yield f"labels = {_value(self.labels)}   # in id order{guessed}"
-        else:
+            yield f"labels = {_value(labels)}   # in id order{guessed}"
+        elif labels:
             yield "# labels = [...]   in id order; left out, they are train's distinct values, sorted"
 
     def _column_lines(self) -> Iterator[str]:
         yield "\n[columns]"
         yield from map(_comment, self.notes)
-        yield from (f"{_key(role)} = {_value(column)}" for role, column in self.columns.items())
-        if self.others:
-            yield f"# Other columns: {', '.join(_value(column) for column in self.others)}."
+        yield from (f"{_key(role)} = {_value(column)}" for role, column in self.task.columns.items())
+        names = dict.fromkeys(column for example in self.split.examples for column in example)
+        others = [name for name in names if name not in self.task.columns.values()]
+        if others:
+            yield f"# Other columns: {', '.join(_value(column) for column in others)}."
 
 
 def _draft(split: Split, over: dict[str, Any]) -> _Draft:
-    found = guess.guess_columns(split.examples, adapters.find(TYPE).columns, given=over.get("columns"))
-    names = list(dict.fromkeys(column for example in split.examples for column in example))
-    for role in ("text", "label"):
-        if found.columns.get(role) not in names:
-            raise TaskError(
-                f"{split.source}: no column fits the role '{role}'; there are {', '.join(map(repr, names[:12]))}. "
-                f"Name one with --set columns.{role}=NAME."
-            )
-    cells = [v for example in split.examples if (v := example.get(found.columns["label"])) is not None]
-    kind = str(over.get("kind") or guess.guess_kind(cells))
-    labels = over.get("labels") or ([] if kind == "regression" else _labels(cells, kind))
-    return _Draft(
-        split=split,
-        columns=found.columns,
-        others=[name for name in names if name not in found.columns.values()],
-        kind=kind,
-        why=guess.kind_reason(cells),
-        labels=list(labels),
-        over=over,
-        notes=[*found.notes, *([] if over.get("kind") else [f"label holds {guess.kind_reason(cells)}"])],
-    )
+    """Look at the rows as training would.
+
+    Raises:
+        TaskError: if they do not fit the task type, naming what is missing.
+    """
+    kind = str(over.get("type") or adapters.recognise(split.examples[:LOOKED_AT]))
+    bare = Task(name="new", type=kind, data=DataSource(hub="not/read"))
+    try:
+        task, notes = adapters.find(kind).resolve(
+            catalog.find_task(bare, overrides=_without_data(over)), split.examples
+        )
+    except DataError as error:
+        raise TaskError(f"{split.source}: {error}") from error
+    return _Draft(split=split, task=task, over=over, notes=notes)
 
 
-def _labels(cells: Sequence[Any], kind: str) -> list[str]:
-    """Return the distinct labels, sorted; none where they are too many to write down."""
-    if any(isinstance(cell, dict) for cell in cells):
-        return []
-    names = label_names(cells, kind)
-    return names if len(names) <= MOST_LABELS else []
+def _without_data(over: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in over.items() if key != "data"}
 
 
 def _siblings(data: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 import time
@@ -25,10 +26,8 @@ from bertkit.run import MODEL_FACTS, Run, now
 from bertkit.task import Task, from_table
 from bertkit.workflows.preparation import (
     Prepared,
-    describe_truncation,
     encode,
     prepare,
-    truncation,
 )
 
 if TYPE_CHECKING:
@@ -227,6 +226,7 @@ class Training:
             "label_map": dict(enumerate(prepared.adapter.labels)),
             "num_examples": {name: len(split.examples) for name, split in prepared.dataset.splits.items()},
             "held_out_rows": list(prepared.held_out),
+            "tuning_rows": list(prepared.tuning_rows),
             "held_out_hash": _hash_of(prepared.dataset, "validation") if prepared.held_out else "",
             "versions": {"bertkit": metadata.version("bertkit"), "python": platform.python_version()}
             | {name: metadata.version(name) for name in PACKAGES},
@@ -234,7 +234,7 @@ class Training:
 
     def _start_of(self, run: Run, record: dict[str, Any]) -> dict[str, Any] | None:
         """Return the state to go on from; refuse where the run was made from anything else."""
-        same = ("request", "config", "encoder_revision", "data_hash", "held_out_rows")
+        same = ("request", "config", "encoder_revision", "data_hash", "held_out_rows", "tuning_rows")
         # JSON has no tuples and no integer keys, so both sides are compared as JSON has them.
         difference = config.first_difference(
             {key: as_json(record[key]) for key in same}, {key: run.record.get(key) for key in same}
@@ -263,6 +263,7 @@ class Training:
             auto_class=adapter.auto_class,
             labels=adapter.labels,
             problem_type=adapter.problem_type,
+            num_outputs=adapter.num_outputs,
             seed=request.seed,
         )
         _check_length(prepared, loaded)
@@ -273,7 +274,10 @@ class Training:
             status="running",
             device={"name": place.name, "precision": place.precision, "reason": place.reason, "threads": place.threads},
             new_weights=list(loaded.new_weights),
-            truncation={name: truncation(rows) for name, rows in features.items()},
+            truncation={
+                name: adapter.truncation(rows, prepared.dataset.splits[name].examples)
+                for name, rows in features.items()
+            },
         )
         run.cut_events(start["progress"]["step"] if start is not None else -1)
         stop = self._steps(run, prepared, loaded, features, accelerator, start)
@@ -284,13 +288,13 @@ class Training:
 
     def _encode(self, prepared: Prepared, loaded: Encoder) -> dict[str, list[Feature]]:
         self.tell(Phase(name="encoding"))
-        train = prepared.train
         features = {}
+        adapter = prepared.adapter
         for name in ("train", *prepared.scored):
-            features[name] = encode(prepared.adapter, prepared.dataset.splits[name], loaded.tokenizer)
-            said = describe_truncation(name, truncation(features[name]), train.max_length, train.on_long)
-            if said:
-                self.tell(Note(message=said, level="warning"))
+            split = prepared.dataset.splits[name]
+            features[name] = encode(adapter, split, loaded.tokenizer)
+            for said in adapter.truncation_notes(adapter.truncation(features[name], split.examples)):
+                self.tell(Note(message=f"{name}: {said}", level="warning"))
         return features
 
     def _steps(
@@ -316,8 +320,9 @@ class Training:
         )
 
         def evaluate() -> loop.Evaluation:
-            predictions = self._predict(prepared, loaded, "validation", features, accelerator)
-            examples = prepared.dataset.splits["validation"].examples
+            split = prepared.dataset.splits["validation"]
+            predictions = self._predict(prepared, loaded, split, features["validation"], accelerator)
+            examples = split.examples
             return loop.Evaluation(
                 scores=adapter.score(predictions, examples), constant=adapter.constant(predictions, examples)
             )
@@ -356,23 +361,27 @@ class Training:
             self.tell(Note(message=_advice(event.constant), level="warning"))
 
     def _predict(
-        self,
-        prepared: Prepared,
-        loaded: Encoder,
-        name: str,
-        features: dict[str, list[Feature]],
-        accelerator: Accelerator,
+        self, prepared: Prepared, loaded: Encoder, split: Split, features: list[Feature], accelerator: Accelerator
     ) -> list[Prediction]:
         return infer.predict(
             prepared.adapter,
             loaded.model,
             loaded.tokenizer,
-            prepared.dataset.splits[name].examples,
-            features=features[name],
+            split.examples,
+            features=features,
             accelerator=accelerator,
             batch_tokens=prepared.eval.batch_tokens,
-            advance=counter(self.tell, f"evaluating {name}", len(features[name])),
+            advance=counter(self.tell, f"evaluating {split.name.strip()}", len(features)),
         )
+
+    def _tune(self, prepared: Prepared, loaded: Encoder, accelerator: Accelerator) -> None:
+        """Let the adapter choose what it tunes on training rows that were held out for it."""
+        split = prepared.tuning
+        if split is None:
+            return
+        features = encode(prepared.adapter, split, loaded.tokenizer)
+        predictions = self._predict(prepared, loaded, split, features, accelerator)
+        self.tell(Note(message=prepared.adapter.tune(predictions, split.examples)))
 
     def _finish(
         self,
@@ -389,17 +398,18 @@ class Training:
         if best != stop.step:
             loop.load_tensors(loaded.model, run.load_checkpoint(best)["model"])
         accelerator.free_memory()
+        self._tune(prepared, loaded, accelerator)
         scores: dict[str, Any] = {}
-        first: list[Prediction] = []
+        details: dict[str, Any] = {}
         for name in prepared.scored:
-            predictions = self._predict(prepared, loaded, name, features, accelerator)
-            first = first or predictions
             split = prepared.dataset.splits[name]
+            predictions = self._predict(prepared, loaded, split, features[name], accelerator)
             scores[name] = prepared.adapter.score(predictions, split.examples, resamples=prepared.eval.resamples)
+            details[name] = prepared.adapter.details(predictions, split.examples)
             run.write_lines(f"predictions/{name}.jsonl", _with_predictions(split, predictions, prepared.predict.column))
         save_model(run, prepared.adapter, loaded, accelerator)
-        self._compare_saved(run, prepared, first, accelerator, precision)
-        run.write_json("scores.json", {"splits": scores, "best_step": best, "last_step": stop.step})
+        self._compare_saved(run, prepared, loaded, accelerator, precision)
+        run.write_json("scores.json", {"splits": scores, "details": details, "best_step": best, "last_step": stop.step})
         run.write_text("README.md", card.render(run.record, scores, best_step=best))
         run.update(
             status="finished",
@@ -412,9 +422,9 @@ class Training:
         return self._result(run, prepared, "finished", stop, scores=scores)
 
     def _compare_saved(
-        self, run: Run, prepared: Prepared, predictions: Sequence[Prediction], accelerator: Accelerator, precision: str
+        self, run: Run, prepared: Prepared, loaded: Encoder, accelerator: Accelerator, precision: str
     ) -> None:
-        """Open the saved folder again and compare it with the model in memory.
+        """Open the saved folder again and compare it with the model in memory, on the same batches.
 
         Raises:
             RunError: if the two disagree.
@@ -424,15 +434,18 @@ class Training:
         source = Source(name=str(run.folder), folder=run.folder / "model")
         reopened = encoder.load(source, auto_class=prepared.adapter.auto_class)
         reopened.model.to(accelerator.device)
-        again = infer.predict(
-            prepared.adapter,
-            reopened.model,
-            reopened.tokenizer,
-            examples,
-            accelerator=accelerator,
-            batch_tokens=prepared.eval.batch_tokens,
+        one, other = (
+            infer.predict(
+                prepared.adapter,
+                each.model,
+                each.tokenizer,
+                examples,
+                accelerator=accelerator,
+                batch_tokens=prepared.eval.batch_tokens,
+            )
+            for each in (loaded, reopened)
         )
-        gap = max((_gap(a, b) for a, b in zip(predictions, again, strict=False)), default=0.0)
+        gap = _gap(one, other)
         if gap > TOLERANCE[precision]:
             raise RunError(
                 f"{run.folder / 'model'} does not predict what was trained: a value differs by {gap:.2g}, more than "
@@ -484,12 +497,14 @@ def _with_predictions(split: Split, predictions: Sequence[Prediction], column: s
 
 
 def _gap(one: Any, other: Any) -> float:
-    """Return the largest difference between the numbers of two predictions of the same form."""
-    if isinstance(one, dict):
-        return max((_gap(value, other.get(key)) for key, value in one.items()), default=0.0)
+    """Return the largest difference between the numbers of two predictions; infinite where anything else differs."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return max((_gap(value, other[key]) for key, value in one.items()), default=0.0)
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return max(map(_gap, one, other), default=0.0)
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other) / max(1.0, abs(one))
-    return 0.0
+    return 0.0 if one == other else math.inf
 
 
 def _advice(label: str) -> str:

@@ -233,10 +233,15 @@ def test_a_pair_column_is_read_though_the_task_names_only_text_and_label() -> No
     assert task.columns == {"text": "text", "text_pair": "text_pair", "label": "label"}
 
 
-@pytest.mark.parametrize("cells", [["a", "a"], []])
+@pytest.mark.parametrize("cells", [["a", "a"], [None, None]])
 def test_fewer_than_two_labels_are_refused(cells: list[str]) -> None:
     with pytest.raises(DataError, match=r"Column 'label' holds [01] distinct labels .*--set columns.label=NAME"):
         resolved(cells)
+
+
+def test_missing_column_is_refused_with_those_that_are_there() -> None:
+    with pytest.raises(DataError, match="no column fits the role 'label'; there are 'text', 'n'. Name one with --set"):
+        SequenceClassification.resolve(bare(), [{"text": "a b", "n": 0.5}])
 
 
 def test_metric_that_does_not_fit_is_refused() -> None:

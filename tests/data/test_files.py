@@ -220,8 +220,8 @@ def test_unknown_suffix_lists_the_known(write):
 
 def test_format_overrides_the_suffix(write):
     assert rows(write("data.txt", '{"a": 1}'), format="jsonl") == [({"a": 1}, "data.txt:1")]
-    with pytest.raises(DataError, match=r"there is no format 'jsonn'\. Did you mean 'jsonl'\?"):
-        rows(write("data.txt", "x"), format="jsonn")
+    with pytest.raises(DataError, match=r"there is no format 'jsonll'\. Did you mean 'jsonl'\?"):
+        rows(write("data.txt", "x"), format="jsonll")
 
 
 def test_gzip_faults_are_named(tmp_path):

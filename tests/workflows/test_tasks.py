@@ -141,9 +141,10 @@ def test_new_names_a_role_without_column(tmp_path):
         tasks.new(path, overrides={"columns": {"label": "nowhere"}})
 
 
-def test_new_refuses_another_type(reviews):
-    with pytest.raises(TaskError, match="writes tasks of type 'sequence-classification', and got type 'span-qa'"):
+def test_new_refuses_rows_of_another_type(reviews):
+    with pytest.raises(TaskError, match=r"reviews\.jsonl: no column fits the role 'question'; there are .*--set columns"):
         tasks.new(reviews, overrides={"type": "span-qa"})
+    assert not reviews.with_suffix(".toml").exists()
 
 
 def test_new_names_what_cannot_be_read_or_written(tmp_path, reviews):
