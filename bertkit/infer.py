@@ -6,7 +6,6 @@ Takes an adapter and imports none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bertkit.data.batches import by_tokens
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from bertkit.adapters.base import Adapter, Example, Feature, Prediction
 
 Advance = Callable[[int], None]
+CHARACTERS = 4_000_000
+"""Characters of text that are predicted together; bounds the memory of windows over long contexts."""
 
 
 def forward(
@@ -88,11 +89,27 @@ def stream(
     accelerator: Accelerator,
     batch_tokens: int,
 ) -> Iterator[tuple[Example, Prediction]]:
-    """Yield each example with its prediction, in input order, ``chunk`` examples in memory at a time."""
-    source = iter(examples)
-    while part := list(islice(source, chunk)):
+    """Yield each example with its prediction, in input order.
+
+    At most ``chunk`` examples are in memory at a time, fewer where their texts are long.
+    """
+    for part in _parts(examples, chunk):
         predictions = predict(adapter, model, tokenizer, part, accelerator=accelerator, batch_tokens=batch_tokens)
         yield from zip(part, predictions, strict=True)
+
+
+def _parts(examples: Iterable[Example], chunk: int) -> Iterator[list[Example]]:
+    """Yield lists of up to ``chunk`` examples and about :data:`CHARACTERS` characters."""
+    part: list[Example] = []
+    size = 0
+    for example in examples:
+        part.append(example)
+        size += sum(len(value) for value in example.values() if isinstance(value, str))
+        if len(part) >= chunk or size >= CHARACTERS:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -315,12 +315,12 @@ class Adapter:
 
         pad = self.padding
         batch: Batch = {
-            "input_ids": _padded([f.input_ids for f in features], pad.token, left=pad.left),
-            "attention_mask": _padded([[1] * len(f) for f in features], 0, left=pad.left),
+            "input_ids": padded([f.input_ids for f in features], pad.token, left=pad.left),
+            "attention_mask": padded([[1] * len(f) for f in features], 0, left=pad.left),
         }
         types = [f.token_type_ids for f in features if f.token_type_ids is not None]
         if types:
-            batch["token_type_ids"] = _padded(types, pad.token_type, left=pad.left)
+            batch["token_type_ids"] = padded(types, pad.token_type, left=pad.left)
         if all(f.target is not None for f in features):
             batch["labels"] = self.targets(features)
         assert all(isinstance(value, torch.Tensor) for value in batch.values())
@@ -390,28 +390,30 @@ def without_surrogates(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
-class TooLongError(DataError):
-    """An example is too long under ``on_long = "error"``; who knows where it came from names its place."""
+class ExampleError(DataError):
+    """An example cannot be turned into features; who knows where it came from names its place."""
 
-    def __init__(self, example: int, length: int, max_length: int) -> None:
+    def __init__(self, example: int, detail: str) -> None:
         self.example = example
-        self.detail = (
-            f"has {length} tokens, and train.max_length is {max_length} with on_long = 'error'. "
-            "Raise max_length, or set train.on_long to truncate, head-tail or window."
-        )
-        super().__init__(f"Example {example + 1} {self.detail}")
+        """Its index, from 0."""
+        self.detail = detail
+        super().__init__(f"Example {example + 1} {detail}")
 
     def at(self, place: str) -> DataError:
         """Return the error with the example's own place (``train.jsonl:118``)."""
         return DataError(f"{place} {self.detail}")
 
 
-def too_long(example: int, length: int, max_length: int) -> TooLongError:
+def too_long(example: int, length: int, max_length: int) -> ExampleError:
     """Return the error of ``on_long = "error"``; examples are counted from 0."""
-    return TooLongError(example, length, max_length)
+    return ExampleError(
+        example,
+        f"has {length} tokens, and train.max_length is {max_length} with on_long = 'error'. "
+        "Raise max_length, or set train.on_long to truncate, head-tail or window.",
+    )
 
 
-def _padded(rows: Sequence[Sequence[int]], value: int, *, left: bool) -> torch.Tensor:
+def padded(rows: Sequence[Sequence[int]], value: int, *, left: bool) -> torch.Tensor:
     """Return rows as ``(B, T)`` int64, filled up with ``value``."""
     import numpy as np
     import torch

@@ -6,8 +6,12 @@ Every character that is no white space belongs to exactly one word, so that noth
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
+from itertools import accumulate
 
 JOINER = "\u200d"
 """ZERO WIDTH JOINER: glues two emoji into one picture (Unicode TR 51, 2.3)."""
@@ -85,3 +89,34 @@ def _kind(char: str) -> Kind:
     if category[0] == "P" or any(first <= code <= last for first, last in IDEOGRAPHS):
         return Kind.SINGLE
     return Kind.LETTER
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """A text and where its words stand in it."""
+
+    text: str
+    spans: list[tuple[int, int]]
+    """Start and end of each word, in code points of ``text``, end exclusive."""
+
+    @property
+    def words(self) -> list[str]:
+        """Return the words themselves."""
+        return [self.text[start:end] for start, end in self.spans]
+
+    def covered(self, start: int, end: int) -> range:
+        """Return the words that a piece of the text touches; empty where it holds white space alone."""
+        first = bisect_right(self.spans, start, key=lambda span: span[1])
+        return range(first, max(first, bisect_left(self.spans, end, key=lambda span: span[0])))
+
+
+def of_text(text: str) -> Sentence:
+    """Return a text with the words that :func:`split` finds."""
+    return Sentence(text=text, spans=split(text))
+
+
+def of_words(words: Sequence[str]) -> Sentence:
+    """Return words as they are, in the text that single spaces between them make."""
+    ends = list(accumulate((len(word) for word in words), lambda end, length: end + 1 + length, initial=-1))[1:]
+    spans = [(end - len(word), end) for end, word in zip(ends, words, strict=True)]
+    return Sentence(text=" ".join(words), spans=spans)

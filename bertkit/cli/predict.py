@@ -11,7 +11,8 @@ from bertkit.cli import console, options
 
 def command(
     source: Annotated[
-        str | None, typer.Argument(metavar="INPUT", help="JSONL, CSV, TSV or Parquet; - is standard input (JSONL).")
+        str | None,
+        typer.Argument(metavar="INPUT", help="JSONL, CSV, TSV, Parquet, CoNLL or SQuAD; - is standard input."),
     ] = None,
     run: Annotated[
         str | None, typer.Option("--run", metavar="RUN|MODEL", help="The model.  [default: newest run]")
@@ -20,6 +21,10 @@ def command(
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help="Predict one text, without a file.")
     ] = None,
+    format_: Annotated[
+        str,
+        typer.Option("--format", metavar="NAME", help="conll (tagging) or squad (span QA).  [default: JSON Lines]"),
+    ] = "",
     task: Annotated[
         str, typer.Option("--task", metavar="TASK", help="For a model bertkit did not save: its task.")
     ] = "",
@@ -48,6 +53,7 @@ def command(
             out=out,
             stdin=sys.stdin.buffer,
             text=text,
+            format=format_,
             run=run,
             task=task or None,
             labels=options.names(labels),

@@ -75,8 +75,7 @@ def rows(lines: Lines, columns: Mapping[str, Any]) -> Iterator[Row | BadRow]:
     first = _first_word(blocks, head)
     if first is None:
         raise DataError(f"{lines.where} is empty: it holds no sentence.")
-    width = len(_cells(first.text))
-    names = _names(width, columns, lines.place(first.number))
+    names = _names(len(_cells(first.text)), columns, lines.place(first.number))
     for block in chain(head, blocks):
         yield from _sentence(block, first, names, lines)
 
@@ -130,7 +129,7 @@ def _first_word(blocks: Iterator[_Block], head: list[_Block]) -> _Line | None:
     """Return the first line that must be a word, which says how many columns the file has.
 
     A line that begins with ``#`` may be a comment, so a line behind it decides; in a file that has no other, what
-    does not look like a comment.
+    does not look like a comment, or has a tab.
 
     Args:
         blocks: the file.
@@ -141,18 +140,24 @@ def _first_word(blocks: Iterator[_Block], head: list[_Block]) -> _Line | None:
         for line in block:
             if not line.text.startswith("#"):
                 return line
-    return next((line for block in head for line in block if not _COMMENT.match(line.text)), None)
+    hashes = list(chain.from_iterable(head))
+    words = [line for line in hashes if not _COMMENT.match(line.text)]
+    return next(iter(words or [line for line in hashes if "\t" in line.text]), None)
 
 
-def _is_comment(text: str, width: int) -> bool:
-    """Say whether the line that opens a sentence is a comment in a file of ``width`` columns.
+def _is_comment(text: str, first: str) -> bool:
+    """Say whether the line that opens a sentence is a comment in a file whose first word is the line ``first``.
 
-    ``# key = value`` is one. What else begins with ``#`` is one where it has not the file's columns and goes on with
-    white space (or is OntoNotes' ``#begin document``): a hash tag that lost its columns must not pass for one.
+    ``# key = value`` is one. What else begins with ``#`` is one where it has not the file's columns, or not its tabs,
+    and goes on with white space (or is OntoNotes' ``#begin document``): ``# O`` may be a word, and a hash tag that
+    lost its columns must not pass for a comment.
     """
     if not text.startswith("#"):
         return False
-    return bool(_KEY_AND_VALUE.match(text) or (_COMMENT.match(text) and len(_cells(text)) != width))
+    if _KEY_AND_VALUE.match(text):
+        return True
+    alike = len(_cells(text)) == len(_cells(first)) and ("\t" in text or "\t" not in first)
+    return not alike and bool(_COMMENT.match(text))
 
 
 def _cells(text: str) -> list[str]:
@@ -162,7 +167,7 @@ def _cells(text: str) -> list[str]:
 def _sentence(block: _Block, first: _Line, names: Sequence[str], lines: Lines) -> Iterator[Row | BadRow]:
     """Yield the row of a block, or none where it holds comments alone."""
     start = 0
-    while start < len(block) and _is_comment(block[start].text, len(names)):
+    while start < len(block) and _is_comment(block[start].text, first.text):
         start += 1
     try:
         cells = [_checked(line, first, len(names)) for line in block[start:]]
@@ -172,8 +177,7 @@ def _sentence(block: _Block, first: _Line, names: Sequence[str], lines: Lines) -
     if cells:
         number = block[start].number
         values = map(list, zip(*cells, strict=True))
-        example = {name: value for name, value in zip(names, values, strict=True) if name}
-        yield Row(example=example, place=lines.place(number), line=number)
+        yield Row(example=dict(zip(names, values, strict=True)), place=lines.place(number), line=number)
 
 
 def _checked(line: _Line, first: _Line, width: int) -> list[str]:

@@ -356,6 +356,8 @@ def _stored_label_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]
 
 
 def _class_names(feature: Any) -> list[str]:
+    if isinstance(feature, list) and len(feature) == 1:  # how datasets before 4.0 wrote a list
+        return _class_names(feature[0])
     if not isinstance(feature, dict):
         return []
     if feature.get("_type") == "ClassLabel":
@@ -410,9 +412,14 @@ def _checked(row: Any, name: str, number: int) -> Example:
 
 
 def _from_datasets(rows: Any) -> list[Example]:
-    features = {column: getattr(feature, "feature", feature) for column, feature in rows.features.items()}
+    features = {column: _innermost(feature) for column, feature in rows.features.items()}
     names = {column: list(f.names) for column, f in features.items() if _is_a(f, "datasets", "ClassLabel")}
     return [_plain(row, names) for row in rows.with_format(None)]
+
+
+def _innermost(feature: Any) -> Any:
+    inner = getattr(feature, "feature", None)
+    return feature if inner is None else _innermost(inner)
 
 
 def _from_pandas(rows: Any) -> list[Example]:

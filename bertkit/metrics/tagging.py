@@ -4,7 +4,8 @@ A tag is a prefix and a type, ``B-PER``; a chunk is a type and a range of words.
 
 - ``conlleval``: as the script of CoNLL-2000 counts, which finds a chunk in every sequence, legal or not: ``I-X`` after
   ``O`` starts one, ``I-Y`` after ``B-X`` ends one and starts another. The script knows no ``S``, and continues a chunk
-  over ``E-X B-X``; here, as in seqeval, ``S`` is a chunk of its own and ``E`` ends one. ``L`` and ``U`` are ``E`` and ``S``.
+  over ``E-X B-X``; here, as in seqeval, ``S`` is a chunk of its own and ``E`` ends one. ``L`` counts as ``E`` and ``U``
+  as ``S``, which seqeval does not do.
 - ``strict``: only chunks that the scheme could have written, as seqeval's strict mode counts them. Two of its choices
   in IOB1 are its own: in ``O B-X I-X`` the second word is a chunk, and in ``I-X B-X B-Y`` the first word only is one.
 
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import eq
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -114,7 +116,7 @@ def _iob(sequences: Iterable[Sequence[str]]) -> str:
     return "IOB1" if begun["I"] > begun["B"] else "IOB2"
 
 
-# Chunks as conlleval counts them ---------------------------------------------------------------------------------------
+# Chunks as conlleval counts them -------------------------------------------------------------------------------------
 
 _CONLLEVAL = {"L": "E", "U": "S"}
 
@@ -153,7 +155,7 @@ def starts_chunk(before: Part, part: Part) -> bool:
     return opened or before[1] != part[1]
 
 
-# Schemes ---------------------------------------------------------------------------------------------------------------
+# Schemes -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -214,9 +216,7 @@ def strict_chunks_of(parts: Sequence[Part], rules: Rules) -> list[Chunk]:
 
 def _rules(scheme: str) -> Rules:
     if scheme not in RULES:
-        raise ConfigError(
-            f"No tagging scheme '{scheme}'.{did_you_mean(scheme, RULES)} There are {', '.join(RULES)}."
-        )
+        raise ConfigError(f"No tagging scheme '{scheme}'.{did_you_mean(scheme, RULES)} There are {', '.join(RULES)}.")
     return RULES[scheme]
 
 
@@ -235,11 +235,11 @@ def _neighbours(text: str) -> frozenset[tuple[str, str, bool]]:
     )
 
 
-# Legal sequences -------------------------------------------------------------------------------------------------------
+# Legal sequences -----------------------------------------------------------------------------------------------------
 
 
 def transitions(labels: Sequence[str], scheme: str) -> tuple[Array, Array, Array]:
-    """Return which tags may be a sentence's first ``(K,)``, each other's neighbours ``(K, K)``, its last ``(K,)``; bool.
+    """Return which tags may begin a sentence ``(K,)``, stand side by side ``(K, K)``, and end it ``(K,)``; bool.
 
     ``step[i, j]``: tag j may follow tag i. A sequence is legal where it is in strict counting: each of its tags is
     ``O`` or in a chunk. So a tag that no legal sequence holds is never given: ``I-X`` in IOB2 where there is no
@@ -255,14 +255,15 @@ def transitions(labels: Sequence[str], scheme: str) -> tuple[Array, Array, Array
     Raises:
         ConfigError: if there is no such scheme.
     """
-    everything = np.ones((len(labels), len(labels)), dtype=bool)
+    size = len(labels)
+    everything = np.ones(size, dtype=bool), np.ones((size, size), dtype=bool), np.ones(size, dtype=bool)
     if not scheme:
-        return everything.diagonal().copy(), everything, everything.diagonal().copy()
+        return everything
     rules, parts = _rules(scheme), [split_tag(label) for label in labels]
     start = np.array([part == OUTSIDE or part[0] in {*rules.opens} for part in parts], dtype=bool)
     end = np.array([part == OUTSIDE or part[0] in {*rules.closes} for part in parts], dtype=bool)
     if not (start & end).any():
-        return everything.diagonal().copy(), everything, everything.diagonal().copy()
+        return everything
     joint = f"{rules.inside} {rules.between}"
     step = np.array([[_fits(joint, before, part) for part in parts] for before in parts], dtype=bool)
     return start, step | (end[:, None] & start[None, :]), end
@@ -310,7 +311,7 @@ def viterbi(scores: ArrayLike, start: Array, step: Array, end: Array) -> list[in
     return path[::-1]
 
 
-# Scores ----------------------------------------------------------------------------------------------------------------
+# Scores --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,7 +397,7 @@ def by_type(
 def _counts(
     predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]], mode: str, scheme: str
 ) -> _Counts:
-    _check_lengths(predictions, references)
+    check_lengths(predictions, references)
     chunks_in = _reader(mode, scheme)
     pairs = [(set(chunks_in(given)), set(chunks_in(true))) for given, true in zip(predictions, references, strict=True)]
     types = sorted({chunk[0] for pair in pairs for side in pair for chunk in side})
@@ -406,7 +407,7 @@ def _counts(
         for part, found in enumerate((given & true, given, true)):
             for kind, _, _ in found:
                 row[part * len(types) + place[kind]] += 1
-        row[-2:] = sum(map(str.__eq__, tags, true_tags)), len(true_tags)
+        row[-2:] = sum(map(eq, tags, true_tags)), len(true_tags)
     return _Counts(types=types, columns=columns)
 
 
@@ -421,7 +422,12 @@ def _reader(mode: str, scheme: str) -> Callable[[Sequence[str]], list[Chunk]]:
     return chunks
 
 
-def _check_lengths(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> None:
+def check_lengths(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> None:
+    """Check that there are sentences, and as many tags in each on both sides.
+
+    Raises:
+        DataError: if not, with the first sentence that differs.
+    """
     if len(predictions) != len(references):
         raise DataError(f"There are {len(predictions)} predicted sentences and {len(references)} true ones.")
     if not len(references):

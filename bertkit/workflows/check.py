@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bertkit import adapters, encoder
-from bertkit.adapters.base import Adapter, TooLongError
+from bertkit.adapters.base import Adapter, ExampleError
 from bertkit.data import Dataset, Split, sources
 from bertkit.data import check as data_check
 from bertkit.data.sources import Data
@@ -155,7 +155,7 @@ def _report(split: Split, adapter: Adapter, tokenizer: Any, is_train: bool) -> S
         step = max(1, len(split.examples) // SAMPLE)
         try:
             lengths, cut = _lengths(adapter, split.examples[::step], tokenizer)
-        except TooLongError as error:
+        except ExampleError as error:
             problems.append(f"{split.place(error.example * step)} {error.detail}")
     return SplitReport(
         name=split.name,

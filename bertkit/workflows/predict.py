@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertkit import config, infer
-from bertkit.adapters.base import Example, TooLongError
+from bertkit.adapters.base import Example, ExampleError, Prediction
 from bertkit.config import DeviceConfig
 from bertkit.data import files
-from bertkit.errors import DataError, RunError, joined
+from bertkit.errors import ConfigError, DataError, RunError, did_you_mean, joined
 from bertkit.events import Listener, Note, Phase, Progress, ignore
 from bertkit.run import json_line
 from bertkit.task import Task
 from bertkit.workflows import saved
 from bertkit.workflows.preparation import Settings, tables, task_of
 from bertkit.workflows.saved import Opened, Saved
+
+
+JSON_LINES = "jsonl"
 
 
 class Predictor:
@@ -65,7 +68,7 @@ class Predictor:
             for pair in pairs:
                 places.popleft()
                 yield pair
-        except TooLongError as error:
+        except ExampleError as error:
             raise error.at(places[error.example]) from error
 
     def _row(self, row: str | Mapping[str, Any], place: str) -> Example:
@@ -134,20 +137,33 @@ def predict(rows: Iterable[str | Mapping[str, Any]] | str | Path, **options: Any
     """
     predictor = load(**options)
     if isinstance(rows, str | Path):
-        return [prediction for _, prediction in predictor.stream(files.stream(Path(rows)))]
+        read = files.stream(Path(rows), columns=predictor.model.task.columns)
+        return [prediction for _, prediction in predictor.stream(read)]
     return predictor(rows)
 
 
 class Predictions(Iterator[str]):
     """The output lines of one call, predicted as they are asked for, and counted."""
 
-    def __init__(self, predictor: Predictor, rows: Iterable[tuple[Example, str]], listen: Listener) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        rows: Iterable[tuple[Example, str]],
+        listen: Listener,
+        *,
+        format: str = "",  # noqa: A002 (the flag's word)
+    ) -> None:
         self.run = predictor.model.name
         self.num_rows = 0
-        """Lines given so far."""
+        """Rows predicted so far."""
         self.num_truncated = 0
         """Those of them whose text the model did not see whole."""
-        self._lines = self._given(predictor, rows, listen)
+        adapter, column = predictor.model.adapter, predictor.model.predict.column
+        pairs = self._counted(predictor, rows, listen)
+        if format in ("", JSON_LINES):
+            self._lines = (json_line({**row, column: prediction}) for row, prediction in pairs)
+        else:
+            self._lines = adapter.writers[format](adapter, pairs)
 
     def __next__(self) -> str:
         return next(self._lines)
@@ -156,12 +172,14 @@ class Predictions(Iterator[str]):
         """Return what ``--json`` prints beside a written file."""
         return {"run": self.run, "num_rows": self.num_rows, "num_truncated": self.num_truncated}
 
-    def _given(self, predictor: Predictor, rows: Iterable[tuple[Example, str]], listen: Listener) -> Iterator[str]:
-        column, max_length = predictor.model.predict.column, predictor.model.adapter.config.max_length
+    def _counted(
+        self, predictor: Predictor, rows: Iterable[tuple[Example, str]], listen: Listener
+    ) -> Iterator[tuple[Example, Prediction]]:
+        max_length = predictor.model.adapter.config.max_length
         for row, prediction in predictor.stream(rows):
             self.num_rows += 1
             self.num_truncated += bool(prediction.get("truncated", False))
-            yield json_line({**row, column: prediction})
+            yield row, prediction
             if self.num_rows % 256 == 0:
                 listen(Progress(name="predicting", done=self.num_rows))
         if self.num_truncated:
@@ -175,6 +193,7 @@ def predict_file(
     out: Path | None,
     stdin: BinaryIO | None = None,
     text: str | None = None,
+    format: str = "",  # noqa: A002 (the flag's word)
     listen: Listener = ignore,
     **options: Any,
 ) -> Predictions:
@@ -185,6 +204,7 @@ def predict_file(
         out: written whole or not at all.
         stdin: JSON Lines, where there is no ``source``.
         text: one text to predict in place of a file.
+        format: of the lines: ``jsonl`` (the default), or one of the task type's own, ``conll`` or ``squad``.
         listen: is given progress.
         options: as for :func:`load`.
 
@@ -197,12 +217,29 @@ def predict_file(
     if out is not None:
         _check_writable(out)
     predictor = load(listen=listen, **options)
+    _check_format(format, predictor.model)
     rows: Iterable[tuple[Example, str]]
-    rows = [(predictor._row(text, "--text"), "--text")] if text is not None else []
-    lines = Predictions(predictor, rows or files.stream(source, format=kind, stdin=stdin), listen)
+    if text is not None:
+        rows = [(predictor._row(text, "--text"), "--text")]
+    else:
+        rows = files.stream(source, format=kind, stdin=stdin, columns=predictor.model.task.columns)
+    lines = Predictions(predictor, rows, listen, format=format)
     if out is not None:
         _write(out, lines)
     return lines
+
+
+def _check_format(format: str, model: Saved) -> None:  # noqa: A002
+    """Refuse a format that the task type does not write.
+
+    Raises:
+        ConfigError: naming those that it does.
+    """
+    known = (JSON_LINES, *model.adapter.writers)
+    if format and format not in known:
+        raise ConfigError(
+            f"--format {format}: {model.task.type} writes {', '.join(known)}.{did_you_mean(format, known)}"
+        )
 
 
 def _check_writable(out: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit import adapters, config
-from bertkit.adapters.base import Adapter, Example, Feature, TooLongError
+from bertkit.adapters.base import Adapter, Example, Feature, ExampleError
 from bertkit.catalog import find_task, is_data_file
 from bertkit.config import EvalConfig, PredictConfig, TrainConfig
 from bertkit.data import Dataset, Split, check, holdout, sources
@@ -236,5 +236,5 @@ def encode(adapter: Adapter, split: Split, tokenizer: Any) -> list[Feature]:
     """
     try:
         return adapter.encode(split.examples, tokenizer)
-    except TooLongError as error:
+    except ExampleError as error:
         raise error.at(split.place(error.example)) from error

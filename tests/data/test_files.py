@@ -106,6 +106,29 @@ def test_standard_input_is_jsonl(write):
     assert rows(None, stdin=io.BytesIO(b"a,b\n1,2\n"), format="csv") == [({"a": "1", "b": "2"}, "standard input:2")]
 
 
+@pytest.mark.parametrize(
+    ("kind", "content", "expected"),
+    [
+        ("conll", b"a\tO\n", ({"tokens": ["a"], "tags": ["O"]}, "standard input:1")),
+        ("conllu", b"1\ta" + b"\t_" * 8 + b"\n", None),
+        ("json", b'{"data": [{"paragraphs": [{"context": "c", "qas": [{"id": 1, "question": "q"}]}]}]}', None),
+    ],
+)
+def test_standard_input_may_hold_words_and_questions(kind, content, expected):
+    (found,) = rows(None, stdin=io.BytesIO(content), format=kind)
+    assert found == expected or expected is None
+    assert found[1].startswith("standard input")
+
+
+def test_columns_are_passed_to_every_way_of_reading(write):
+    path = write("a.conll", "x O word\n")
+    expected = {"tags": ["x"], "1": ["O"], "tokens": ["word"]}
+    columns = {"tags": 0, "tokens": 2, "label": "name"}
+    assert files.read(path, columns=columns).examples == [expected]
+    assert rows(path, columns=columns) == [(expected, "a.conll:1")]
+    assert [row.example for row in files.scan(path, columns=columns)] == [expected]
+
+
 def test_standard_input_faults_are_named():
     with pytest.raises(DataError, match="standard input is empty"):
         rows(None, stdin=io.BytesIO(b"\n"))
@@ -272,12 +295,25 @@ def test_parquet_rows_have_numbers(parquet):
 def test_parquet_of_datasets_gives_label_names(parquet):
     feature = {"_type": "ClassLabel", "names": ["no", "yes"]}
     features = {"label": feature, "many": {"_type": "List", "feature": feature}, "text": {"_type": "Value"}}
+    features |= {"old": [feature]}
     about = {"huggingface": json.dumps({"info": {"features": features}})}
-    path = parquet({"text": ["a", "b"], "label": [1, -1], "many": [[0, 1], []]}, about)
+    path = parquet({"text": ["a", "b"], "label": [1, -1], "many": [[0, 1], []], "old": [[1], []]}, about)
     assert [row for row, _ in files.stream(path)] == [
-        {"text": "a", "label": "yes", "many": ["no", "yes"]},
-        {"text": "b", "label": None, "many": []},
+        {"text": "a", "label": "yes", "many": ["no", "yes"], "old": ["yes"]},
+        {"text": "b", "label": None, "many": [], "old": []},
     ]
+
+
+@pytest.mark.parametrize("as_parquet", [True, False])
+def test_sequences_of_class_labels_become_names(as_parquet, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    label = datasets.ClassLabel(names=["O", "B-PER"])
+    features = datasets.Features(tags=datasets.Sequence(label), deep=datasets.List(datasets.List(label)))
+    made = datasets.Dataset.from_dict({"tags": [[1, 0, -1]], "deep": [[[1], [0]]]}, features=features)
+    if as_parquet:
+        made.to_parquet(tmp_path / "train.parquet")
+    split = files.read(tmp_path / "train.parquet") if as_parquet else files.from_python(made, name="train")
+    assert split.examples == [{"tags": ["B-PER", "O", None], "deep": [["B-PER"], ["O"]]}]
 
 
 def test_parquet_faults_are_named(parquet, write):

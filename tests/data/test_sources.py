@@ -61,6 +61,20 @@ def test_declared_format_decides_over_the_suffix(folder: Path) -> None:
     assert found.splits["train"].examples == [{"text": "a", "label": "x"}]
 
 
+def test_positions_of_columns_reach_the_reader(folder: Path) -> None:
+    (folder / "train.conll").write_text("a x O\n")
+    made = Task(
+        name="my/task",
+        type="token-tagging",
+        data=DataSource(files={"train": "train.conll"}),
+        columns={"tags": 1},
+        file=folder / "my.toml",
+    )
+    expected = [{"tokens": ["a"], "tags": ["x"], "2": ["O"]}]
+    assert sources.load(made).splits["train"].examples == expected
+    assert sources.load(made, data=folder / "train.conll").splits["train"].examples == expected
+
+
 @pytest.mark.parametrize("as_text", [True, False])
 def test_single_file_is_the_one_split_under_its_own_name(folder: Path, as_text: bool) -> None:
     path = folder / "dev.jsonl"

@@ -14,11 +14,11 @@ from pathlib import Path
 FILE = Path(__file__).parent / "seqeval.json"
 TAGS = {
     "o": "O",
-    **{"b": "B-X", "i": "I-X", "e": "E-X", "s": "S-X", "l": "L-X", "u": "U-X"},
-    **{"B": "B-Y", "I": "I-Y", "E": "E-Y", "S": "S-Y", "L": "L-Y", "U": "U-Y"},
-    **{"1": "B-creative-work", "2": "I-creative-work", "3": "E-creative-work", "4": "S-creative-work"},
-    **{"7": "B", "8": "I", "9": "E", "0": "S"},
-    **{"n": "NOUN", "v": "VERB", "x": "X", ".": ".", ",": ",", "t": "ADV-TV"},
+    **{prefix.lower(): f"{prefix}-X" for prefix in "BIESLU"},
+    **{prefix: f"{prefix}-Y" for prefix in "BIESLU"},
+    **{code: f"{prefix}-creative-work" for code, prefix in zip("1234", "BIES", strict=True)},
+    **dict(zip("7890", "BIES", strict=True)),
+    **dict(zip("nvx.,t", ["NOUN", "VERB", "X", ".", ",", "ADV-TV"], strict=True)),
 }
 EVERY_CHUNK_OF = "obiesBI"
 KINDS = [
@@ -68,7 +68,7 @@ def chunks(tags: tuple[str, ...]) -> str:
 
 
 def case(rng: random.Random, tags: str, settings: dict[str, object]) -> dict[str, object]:
-    """Return random references, predictions that share about two thirds of the words, and what seqeval makes of them."""
+    """Return random references, predictions that share some two thirds of the tags, and seqeval's scores."""
     sentences = range(rng.choice([1, 1, 2, 4]))
     references = ["".join(rng.choices(tags, k=rng.randint(1, 9))) for _ in sentences]
     predictions = ["".join(tag if rng.random() < 0.65 else rng.choice(tags) for tag in each) for each in references]

@@ -1,0 +1,689 @@
+"""Span question answering: the words of a context that answer a question, or that nothing there does.
+
+The head is Hugging Face's own: a start and an end logit for each position (arXiv:1810.04805, 4.2 and 4.3). The score of
+the span from i to j is ``start_i + end_j``; that of no answer is the same at [CLS]. Windows, the max-context rule and
+the no-answer score are those of google-research/bert's ``run_squad.py``.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+
+from bertkit.adapters import windows
+from bertkit.adapters.base import (
+    Adapter,
+    Batch,
+    Example,
+    ExampleError,
+    Feature,
+    Loss,
+    Prediction,
+    Writer,
+    padded,
+    shown,
+    too_long,
+)
+from bertkit.errors import ConfigError, DataError, did_you_mean, joined
+from bertkit.task import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from bertkit.metrics.spans import Rules
+
+ENCODE_CHUNK = 64
+"""Examples that the tokenizer is given at once; a context may be a book, so it is few."""
+N_BEST = 20
+"""Spans that are kept of each window, and of each example."""
+RULES = ("squad", "cmrc2018")
+NO_ANSWER: dict[str, Any] = {"answer": "", "start": 0, "end": 0}
+
+
+class Answer(NamedTuple):
+    """An accepted answer."""
+
+    text: str
+    start: int | None
+    """Where it stands in the context, in code points; None where that is not known."""
+
+
+class Window(NamedTuple):
+    """What a feature shows of its context."""
+
+    null: int
+    """Position of [CLS], which stands for no answer; the first position of an encoder without [CLS]."""
+    first: int
+    """Position of the first context token; the others follow it."""
+    spans: np.ndarray
+    """Where each context token stands in the context: ``(n, 2)`` int32, start and end in code points."""
+    owned: np.ndarray
+    """Context tokens of which no other window shows more context: ``(n,)`` bool. Only these begin an answer."""
+    answerable: bool = False
+    """Whether the example has an answer to be found; the same in all its windows."""
+
+
+class SpanQA(Adapter):
+    """Exact spans by start and end logits, over all windows of a question."""
+
+    columns: ClassVar[tuple[str, ...]] = ("question", "context", "answers!")
+    auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+    options: ClassVar[dict[str, type]] = {
+        "unanswerable": bool,
+        "stride": int,
+        "max_answer_length": int,
+        "rules": str,
+        "alternatives": int,
+    }
+    decoding: ClassVar[frozenset[str]] = frozenset({"max_answer_length", "alternatives"})
+    defaults: ClassVar[dict[str, Any]] = {"max_length": 384, "on_long": "window"}
+    threshold: float = 0.0
+    """No-answer score above which there is no answer."""
+
+    @classmethod
+    def recognises(cls, examples: Sequence[Example]) -> bool:
+        """Say whether the rows have a question, a context and answers."""
+        return bool(examples) and all(
+            {"question", "context"} <= row.keys() and row.keys() & {"answers", "answer"} for row in examples
+        )
+
+    @classmethod
+    def resolve(cls, task: Task, examples: Sequence[Example]) -> tuple[Task, list[str]]:
+        """Fill in columns, metrics and whether there may be no answer; see :meth:`Adapter.resolve`."""
+        from bertkit.metrics import spans
+
+        columns, notes = cls.guessed(task, examples)
+        metrics = task.metrics or ("f1", "exact_match")
+        spans.check_names(metrics)
+        options = dict(task.options)
+        if "unanswerable" not in options:
+            column = str(columns["answers"])
+            options["unanswerable"] = any(not _answers(row.get(column, row.get("answers")), row) for row in examples)
+            if options["unanswerable"]:
+                notes.append("some questions have no answer, so the model may answer nothing")
+        return replace(task, columns=columns, options=options, metrics=tuple(metrics)), notes
+
+    @property
+    def num_outputs(self) -> int:
+        """Return 2: a start and an end logit."""
+        return 2
+
+    @property
+    def unanswerable(self) -> bool:
+        """Say whether the model may answer nothing."""
+        return bool(self.task.options.get("unanswerable", False))
+
+    @property
+    def stride(self) -> int:
+        """Return how many tokens two windows of a context share."""
+        return int(self.task.options.get("stride", 128))
+
+    @property
+    def max_answer_length(self) -> int:
+        """Return the most tokens of an answer."""
+        return int(self.task.options.get("max_answer_length", 30))
+
+    @property
+    def alternatives(self) -> int:
+        """Return how many next-best answers a prediction holds."""
+        return int(self.task.options.get("alternatives", 0))
+
+    def _raw(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+        """Return exact match and F1 of each answer ``(n, 2)``; SQuAD 2.0's rules where a question has no answer."""
+        from bertkit.metrics import spans
+
+        rules = str(self.task.options.get("rules", "squad"))
+        if rules == "squad" and (self.unanswerable or not all(references)):
+            rules = "squad_v2"
+        return spans.raw(answers, references, rules=cast("Rules", rules))
+
+    def check_options(self) -> None:
+        """Raise :class:`ConfigError` for options, and training settings, that make no sense for spans."""
+        super().check_options()
+        problems = []
+        if self.stride < 0 or self.stride >= self.config.max_length:
+            problems.append(
+                f"options.stride is {self.stride}, and must be at least 0 and below train.max_length, "
+                f"{self.config.max_length}"
+            )
+        if self.max_answer_length < 1:
+            problems.append(f"options.max_answer_length is {self.max_answer_length}, and must be at least 1")
+        if not 0 <= self.alternatives < N_BEST:
+            problems.append(f"options.alternatives is {self.alternatives}, and must be 0 to {N_BEST - 1}")
+        chosen = str(self.task.options.get("rules", "squad"))
+        if chosen not in RULES:
+            near = did_you_mean(chosen, RULES)
+            problems.append(f"options.rules is '{chosen}', and must be one of {', '.join(RULES)}{near}")
+        if self.config.on_long == "head-tail":
+            problems.append("train.on_long is 'head-tail', and span-qa has window, truncate and error")
+        if self.config.class_weights != "none":
+            problems.append(f"train.class_weights is '{self.config.class_weights}', and spans have no classes")
+        if problems:
+            raise ConfigError(joined(problems))
+
+    # Examples ------------------------------------------------------------------------------------------------
+
+    def answers(self, example: Example) -> list[Answer]:
+        """Return the accepted answers; none where the question has none.
+
+        Raises:
+            DataError: if the cell is no answers.
+        """
+        return _answers(self.value(example, "answers"), example)
+
+    def located(self, example: Example) -> list[tuple[int, int]]:
+        """Return where the accepted answers stand, ``(start, end)`` in code points.
+
+        An offset that does not point at its text is repaired where the text occurs exactly once.
+        """
+        context = self.value(example, "context")
+        return [place for answer in self.answers(example) if (place := _located(answer, context)) is not None]
+
+    def check(self, example: Example, *, labelled: bool = True) -> list[str]:
+        """Return what is wrong with question and context and, where ``labelled``, with the answers."""
+        problems = self.check_text(example, "question") + self.check_text(example, "context")
+        if not labelled:
+            return problems
+        if self.value(example, "answers") is None:
+            return [*problems, f"column '{self.column('answers')}' holds no answers"]
+        try:
+            self.answers(example)
+        except DataError as error:
+            problems.append(str(error))
+        return problems
+
+    def example_of(self, text: str) -> Example:
+        """Refuse a bare text."""
+        raise DataError("span-qa needs a question and a context: give rows that have both.")
+
+    def labelled(self, examples: Sequence[Example]) -> bool:
+        """Say whether any example says what its answers are."""
+        return any(self.value(example, "answers") is not None for example in examples)
+
+    def unusable(self, example: Example) -> str:
+        """Say why a question whose answers stand nowhere cannot be trained on."""
+        found = self.answers(example)
+        if not found or self.located(example):
+            return ""
+        count = self.value(example, "context").count(found[0].text)
+        times = "never" if not count else f"{count} times"
+        return f"{_name(example)}: answer {shown(found[0].text)} is not where it is said to be and occurs {times}"
+
+    def remarks(self, examples: Sequence[Example]) -> list[str]:
+        """Tell of offsets that were repaired, of answers that stand nowhere, and of questions without an answer."""
+        repaired, lost, unanswered = 0, [], 0
+        for example in examples:
+            found, context = self.answers(example), self.value(example, "context")
+            places = [_located(answer, context) for answer in found]
+            repaired += sum(p is not None and p[0] != a.start for a, p in zip(found, places, strict=True))
+            lost += [_name(example)] if None in places else []
+            unanswered += not found
+        said = [f"{repaired} answer offsets did not point at their text and were found by it"] if repaired else []
+        if lost:
+            said.append(f"{len(lost)} questions have an answer that cannot be found in the context: {joined(lost)}")
+        if unanswered:
+            share = unanswered / len(examples)
+            said.append(f"{unanswered} of {len(examples)} questions ({share:.1%}) have no answer")
+        return said
+
+    def stratum(self, example: Example) -> Hashable:
+        """Return whether there is an answer."""
+        return bool(self.answers(example))
+
+    def document(self, example: Example) -> Hashable:
+        """Return the article, else the context."""
+        return str(example.get("title") or self.value(example, "context"))
+
+    # Features ------------------------------------------------------------------------------------------------
+
+    def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Feature]:
+        """Turn examples into features: ``[CLS] question [SEP] window of the context [SEP]``.
+
+        Raises:
+            ExampleError: for a question that leaves a window no room, or under ``on_long = "error"``.
+        """
+        features: list[Feature] = []
+        with_types = "token_type_ids" in tokenizer.model_input_names
+        for start in range(0, len(examples), ENCODE_CHUNK):
+            chunk = examples[start : start + ENCODE_CHUNK]
+            texts = self.texts(chunk, "question"), self.texts(chunk, "context")
+            encoded = tokenizer(*texts, truncation=False, padding=False, verbose=False)
+            for index, (example, encoding) in enumerate(zip(chunk, encoded.encodings or [], strict=True)):
+                features += self._features(
+                    start + index, example, encoding, cls_id=tokenizer.cls_token_id, with_types=with_types
+                )
+        return features
+
+    def _features(
+        self, index: int, example: Example, encoding: Any, *, cls_id: int | None, with_types: bool
+    ) -> Iterator[Feature]:
+        import numpy as np
+
+        around, context = _parts(encoding)
+        ids, types = encoding.ids, encoding.type_ids
+        spans = np.array([encoding.offsets[p] for p in context], dtype=np.int32).reshape(-1, 2)
+        answer = self._answer_tokens(example, spans)
+        shown_by, num_cut = self._ranges(index, len(context), len(around))
+        owner = windows.owners(shown_by)
+        first = sum(p < context[0] for p in around) if context else len(around)
+        specials = (p for p, segment in enumerate(encoding.sequence_ids) if segment is None and ids[p] == cls_id)
+        null = next(specials, 0)
+        for number, window in enumerate(shown_by):
+            kept = [*around[:first], *context[window.start : window.stop], *around[first:]]
+            place = Window(
+                null=kept.index(null),
+                first=first,
+                spans=spans[window.start : window.stop],
+                owned=owner[window.start : window.stop] == number,
+                answerable=answer is not None and answer != (-1, -1),
+            )
+            yield Feature(
+                example=index,
+                input_ids=[ids[p] for p in kept],
+                token_type_ids=[types[p] for p in kept] if with_types else None,
+                target=_target(answer, window, place),
+                num_cut=num_cut,
+                aligned=place,
+            )
+
+    def _ranges(self, index: int, length: int, around: int) -> tuple[list[range], int]:
+        """Return the context tokens that each window shows, and how many none shows.
+
+        Args:
+            index: of the example, from 0.
+            length: tokens of the context.
+            around: tokens of the question, and special ones.
+        """
+        room = self.config.max_length - around
+        if length <= room:
+            return [range(length)], 0
+        if self.config.on_long == "error":
+            raise too_long(index, length + around, self.config.max_length)
+        if room <= self.stride:
+            raise ExampleError(
+                index,
+                f"has a question of {around} tokens, special ones counted: of train.max_length = "
+                f"{self.config.max_length} that leaves {max(0, room)} for the context, and windows that share "
+                f"options.stride = {self.stride} need more. Shorten it, or train with a larger max_length or a "
+                "smaller stride.",
+            )
+        if self.config.on_long == "truncate":
+            return [range(room)], length - room
+        return list(windows.slide(length, room, self.stride)), 0
+
+    def _answer_tokens(self, example: Example, spans: np.ndarray) -> tuple[int, int] | None:
+        """Return the first and the last context token of the answer to learn, (-1, -1) for no answer, None for none.
+
+        The first accepted answer that can be located is learned.
+        """
+        try:
+            if self.value(example, "answers") is None:
+                return None
+            places, answered = self.located(example), bool(self.answers(example))
+        except DataError:
+            return None
+        for start, end in places:
+            inside = (spans[:, 0] < end) & (spans[:, 1] > start)
+            if inside.any():
+                (tokens,) = inside.nonzero()
+                return int(tokens[0]), int(tokens[-1])
+        # Its answer stands nowhere, so there is nothing to learn; train holds no such example.
+        return None if answered and not places else (-1, -1)
+
+    def truncation(self, features: Sequence[Feature], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return what the length limit cuts, and how many answers no window holds whole."""
+        answerable: set[int] = set()
+        held: set[int] = set()
+        for feature in features:
+            place: Window = feature.aligned
+            if place.answerable:
+                answerable.add(feature.example)
+                if feature.target != (place.null, place.null):
+                    held.add(feature.example)
+        lost = len(answerable) - len(held)
+        counts = {"answers_lost": lost, "share_of_answers_lost": lost / max(1, len(answerable))}
+        return super().truncation(features, examples) | counts | {"windows": len(features)}
+
+    def truncation_notes(self, found: Mapping[str, Any]) -> list[str]:
+        """Return the sentences that tell of cut contexts and of lost answers."""
+        said = super().truncation_notes(found)
+        if found["answers_lost"]:
+            share = f"{found['answers_lost']} answers ({found['share_of_answers_lost']:.1%})"
+            said.append(f"{share} are in no window whole, so their questions are learned as unanswered")
+        return said
+
+    # Batches and loss ----------------------------------------------------------------------------------------
+
+    def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
+        """Pad features as :meth:`Adapter.collate` does, and mark what a span may be made of.
+
+        Returns:
+            Beside the model's inputs: ``context`` and ``starts``, ``(B, T)`` bool, the tokens of the context and those
+            that may begin an answer; ``null``, ``(B,)`` int64, the position of no answer; ``labels``, ``(B, 2)``.
+        """
+        import torch
+
+        batch = super().collate(features, rng)
+        places: list[Window] = [feature.aligned for feature in features]
+        marks = {"context": [[1] * len(p.spans) for p in places], "starts": [p.owned.tolist() for p in places]}
+        for name, rows in marks.items():
+            whole = [
+                [0] * p.first + row + [0] * (len(f) - p.first - len(row))
+                for p, row, f in zip(places, rows, features, strict=True)
+            ]
+            batch[name] = padded(whole, 0, left=self.padding.left).bool()
+        batch["null"] = torch.tensor([p.null for p in places]) + self._shift(features)
+        return batch
+
+    def _shift(self, features: Sequence[Feature]) -> torch.Tensor:
+        """Return how far padding moves each feature's positions, ``(B,)`` int64."""
+        import torch
+
+        lengths = torch.tensor([len(feature) for feature in features])
+        return lengths.max() - lengths if self.padding.left else torch.zeros_like(lengths)
+
+    def targets(self, features: Sequence[Feature]) -> torch.Tensor:
+        """Return the positions of the answer's first and last token ``(B, 2)`` int64, twice [CLS] for none."""
+        import torch
+
+        return torch.tensor([feature.target for feature in features]) + self._shift(features)[:, None]
+
+    def loss(self, outputs: Any, batch: Batch) -> Loss:
+        """Return the mean of start and end cross entropy, summed over the windows.
+
+        The softmax is over the context and [CLS] alone. (Hugging Face's own loss is over padding and question too, and
+        so depends on the padding.)
+
+        Args:
+            outputs: its ``start_logits`` and ``end_logits`` are ``(B, T)``.
+            batch: as :meth:`collate` makes it.
+        """
+        import torch
+
+        rows = torch.arange(len(batch["null"]), device=batch["null"].device)
+        candidates = batch["context"].clone()
+        candidates[rows, batch["null"]] = True
+        each = (
+            self._cross_entropy(logits.float(), batch["labels"][:, side], candidates)
+            for side, logits in enumerate((outputs.start_logits, outputs.end_logits))
+        )
+        return Loss(sum(each, torch.zeros((), device=rows.device)) / 2, torch.tensor(float(len(rows))))
+
+    def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+        """Return the cross entropy over the candidates, summed; with label smoothing each of them shares in it."""
+        import torch
+
+        log_probabilities = logits.masked_fill(~candidates, -math.inf).log_softmax(dim=-1)
+        exact = -log_probabilities.gather(1, target[:, None]).sum()
+        smoothing = self.config.label_smoothing
+        if not smoothing:
+            return exact
+        spread = -torch.where(candidates, log_probabilities, 0).sum(dim=-1) / candidates.sum(dim=-1)
+        return (1 - smoothing) * exact + smoothing * spread.sum()
+
+    # Predictions ---------------------------------------------------------------------------------------------
+
+    def reduce(self, outputs: Any, batch: Batch) -> Sequence[np.ndarray]:
+        """Return the best spans of each window: ``(1 + up to 20, 3)`` float64, rows of start, end (positions), score.
+
+        The first row is no answer. Every span from an owned context token to a later one, at most
+        ``max_answer_length`` tokens, was looked at.
+        """
+        import torch
+
+        start, end = outputs.start_logits.float(), outputs.end_logits.float()
+        size, length = start.shape
+        widest = min(self.max_answer_length, length)
+        null = batch["null"][:, None]
+        null_score = start.gather(1, null) + end.gather(1, null)
+        start = start.masked_fill(~batch["starts"], -math.inf)
+        end = end.masked_fill(~batch["context"], -math.inf)
+        ends = torch.nn.functional.pad(end, (0, widest - 1), value=-math.inf).unfold(1, widest, 1)
+        best = (start[:, :, None] + ends).reshape(size, -1).topk(min(N_BEST, length * widest), dim=1)
+        first = best.indices // widest
+        last = first + best.indices % widest
+        # Positions count from the feature's own start.
+        shift = length - batch["attention_mask"].sum(dim=1, keepdim=True) if self.padding.left else 0
+        spans = torch.stack([first - shift, last - shift, best.values], dim=2)
+        nulls = torch.stack([null - shift, null - shift, null_score], dim=2)
+        return list(torch.cat([nulls, spans], dim=1).double().cpu().numpy())
+
+    def decode(
+        self, reduced: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Example]
+    ) -> list[Prediction]:
+        """Return one prediction an example: the best span over all its windows.
+
+        Returns:
+            ``answer``, ``start`` and ``end`` (code points of the context as given), ``score`` (softmax over the 20
+            best spans and no answer) and ``no_answer_score`` (no answer, least over the windows, minus the best span;
+            None where there was no span). Where the model may answer nothing, also ``best_span``, what it would
+            otherwise answer. With ``options.alternatives``, the next best.
+        """
+        predictions = []
+        rows = zip(reduced, features, strict=True)
+        for index, group in groupby(rows, key=lambda row: row[1].example):
+            found = list(group)
+            context = self.value(examples[index], "context")
+            null = min(float(rows_of[0, 2]) for rows_of, _ in found)
+            prediction = self._prediction(_best_spans(found, context), null, context)
+            predictions.append(prediction | ({"truncated": True} if found[0][1].num_cut else {}))
+        assert len(predictions) == len(examples), "every example has at least one feature"
+        return predictions
+
+    def _prediction(self, spans: list[tuple[int, int, float]], null: float, context: str) -> Prediction:
+        """Return the prediction for spans (start, end, score), best first, and the score of no answer."""
+        top = max([null, *(score for _, _, score in spans[:1])])
+        weights = [math.exp(score - top) for _, _, score in spans]
+        nothing = math.exp(null - top)
+        total = sum(weights) + nothing
+        answers: list[dict[str, Any]] = [
+            {"answer": context[start:end], "start": start, "end": end, "score": weight / total}
+            for (start, end, _), weight in zip(spans, weights, strict=True)
+        ]
+        no_answer_score = null - spans[0][2] if spans else None
+        refused = self.unanswerable and no_answer_score is not None and no_answer_score > self.threshold
+        empty = NO_ANSWER | {"score": nothing / total}
+        chosen = empty if refused or not answers else answers[0]
+        prediction = chosen | {"no_answer_score": no_answer_score}
+        if self.unanswerable:
+            prediction["best_span"] = answers[0] if answers else None
+        if self.alternatives:
+            rest = answers if refused else [*answers[1:], *([empty] if self.unanswerable else [])]
+            prediction["alternatives"] = sorted(rest, key=lambda each: -each["score"])[: self.alternatives]
+        return prediction
+
+    # Scores and threshold ------------------------------------------------------------------------------------
+
+    @property
+    def tunes(self) -> bool:
+        """Say whether there is a no-answer threshold to choose."""
+        return self.unanswerable
+
+    def tune(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str:
+        """Choose the no-answer threshold with the best F1, and say which."""
+        from bertkit.metrics import spans
+
+        raw, scores, has = self._as_if_answered(predictions, examples)
+        found = spans.best_threshold(raw, scores, has, answered=_answered(predictions), attainable=True)
+        self.threshold = found["best_f1_thresh"]
+        at_0 = spans.means(["f1"], spans.with_threshold(raw, scores, has, 0.0))["f1"]
+        return (
+            f"no-answer threshold {self.threshold:.4f}, tuned on {len(examples)} training questions held out for it: "
+            f"F1 {found['best_f1']:.2f} there, {at_0:.2f} at threshold 0"
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return the no-answer threshold."""
+        return {"threshold": self.threshold} if self.unanswerable else {}
+
+    def from_state(self, state: Mapping[str, Any]) -> None:
+        """Take the threshold back."""
+        self.threshold = float(state.get("threshold", self.threshold))
+
+    def score(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, resamples: int = 0
+    ) -> dict[str, Any]:
+        """Return exact match and F1, 0..100; where there may be no answer, also at threshold 0."""
+        from bertkit.metrics import spans
+
+        names = list(self.task.metrics)
+        raw = self._raw([p["answer"] for p in predictions], self._references(examples))
+        values = spans.means(names, raw)
+        bounds = spans.mean_intervals(names, raw, resamples=resamples) if resamples else {}
+        scores: dict[str, Any] = {}
+        for name in names:
+            scores |= {name: values[name]} | ({f"{name}_interval": bounds[name]} if bounds else {})
+        if not self.unanswerable:
+            return scores
+        at_0 = spans.means(names, spans.with_threshold(*self._as_if_answered(predictions, examples), 0.0))
+        return scores | {f"{name}_at_0": value for name, value in at_0.items()}
+
+    def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return the scores of questions with and without an answer, and those of the split's own best threshold."""
+        from bertkit.metrics import spans
+
+        references = self._references(examples)
+        has = [bool(each) for each in references]
+        raw = self._raw([p["answer"] for p in predictions], references)
+        found: dict[str, Any] = spans.split_by_answer(raw, has)
+        if self.unanswerable:
+            whole = self._as_if_answered(predictions, examples)
+            found |= {"threshold": self.threshold}
+            found |= spans.best_threshold(*whole, answered=_answered(predictions), attainable=True)
+        return found
+
+    def _references(self, examples: Iterable[Example]) -> list[list[str]]:
+        return [[answer.text for answer in self.answers(example)] for example in examples]
+
+    def _as_if_answered(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return exact match and F1 of the best spans ``(n, 2)``, no-answer scores and who has an answer ``(n,)``."""
+        import numpy as np
+
+        references = self._references(examples)
+        answers = [(p["best_span"] or NO_ANSWER)["answer"] for p in predictions]
+        scores = [math.inf if p["no_answer_score"] is None else p["no_answer_score"] for p in predictions]
+        return self._raw(answers, references), np.array(scores), np.array([bool(each) for each in references])
+
+    def better(self, new: float, old: float | None) -> bool:
+        """Say whether a score is higher."""
+        return not math.isnan(new) and (old is None or new > old)
+
+    def constant(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
+        """Return "no answer" where that is every prediction though some questions have one."""
+        nothing = len(predictions) > 1 and not any(prediction["answer"] for prediction in predictions)
+        return "no answer" if nothing and any(map(self.answers, examples)) else None
+
+    def _write_squad(self, pairs: Iterable[tuple[Example, Prediction]]) -> Iterator[str]:
+        """Yield the lines of SQuAD's official prediction file."""
+        from bertkit.data import squad
+
+        return squad.written(pairs)
+
+    writers: ClassVar[dict[str, Writer]] = {"squad": cast("Callable[..., Iterator[str]]", _write_squad)}
+
+
+def _name(example: Example) -> str:
+    """Return what messages call a question: its id, else its text."""
+    return f"question {example['id']!r}" if "id" in example else f"question {shown(example.get('question'))}"
+
+
+def _answers(cell: Any, example: Example) -> list[Answer]:
+    """Return the answers in a cell: ``{"text": [...], "answer_start": [...]}``, a list of such, of texts, or a text.
+
+    ``is_impossible`` says that there is none, whatever the cell holds.
+
+    Raises:
+        DataError: if the cell is none of these.
+    """
+    if example.get("is_impossible") is True or cell is None or cell == "":
+        return []
+    if isinstance(cell, dict) and isinstance(cell.get("text"), list):
+        starts = cell.get("answer_start")
+        starts = [None] * len(cell["text"]) if starts is None else starts
+        if not isinstance(starts, list) or len(starts) != len(cell["text"]):
+            raise DataError(f"{_name(example)}: answers have {len(cell['text'])} texts and other than so many starts")
+        items: list[Any] = [{"text": t, "answer_start": s} for t, s in zip(cell["text"], starts, strict=True)]
+    else:
+        items = cell if isinstance(cell, list) else [cell]
+    return [_answer(item, example) for item in items]
+
+
+def _answer(item: Any, example: Example) -> Answer:
+    text, start = (item.get("text"), item.get("answer_start")) if isinstance(item, dict) else (item, None)
+    if not isinstance(text, str) or not text:
+        raise DataError(f"{_name(example)}: an answer is {shown(text)}, and must be a text; no answers is []")
+    if start is not None and (not isinstance(start, int) or isinstance(start, bool)):
+        raise DataError(f"{_name(example)}: an answer_start is {shown(start)}, and must be a whole number")
+    return Answer(text, start)
+
+
+def _located(answer: Answer, context: str) -> tuple[int, int] | None:
+    """Return where an answer stands: as it says, else where its text occurs if that is once."""
+    start = answer.start
+    if start is None or start < 0 or not context.startswith(answer.text, start):
+        start = context.find(answer.text)
+        if start < 0 or context.find(answer.text, start + 1) >= 0:
+            return None
+    return start, start + len(answer.text)
+
+
+def _parts(encoding: Any) -> tuple[list[int], list[int]]:
+    """Return the positions of question and special tokens, and those of the context."""
+    around: list[int] = []
+    context: list[int] = []
+    for position, segment in enumerate(encoding.sequence_ids):
+        (context if segment == 1 else around).append(position)
+    return around, context
+
+
+def _target(answer: tuple[int, int] | None, window: range, place: Window) -> tuple[int, int] | None:
+    """Return the positions to learn in a window: the answer's where the window holds it whole, else [CLS] twice."""
+    if answer is None:
+        return None
+    first, last = answer
+    if first in window and last in window:
+        return place.first + first - window.start, place.first + last - window.start
+    return place.null, place.null
+
+
+def _best_spans(found: Sequence[tuple[np.ndarray, Feature]], context: str) -> list[tuple[int, int, float]]:
+    """Return up to 20 distinct spans of the text over all windows (start, end, score), best first."""
+    best: dict[tuple[int, int], float] = {}
+    for rows, feature in found:
+        place: Window = feature.aligned
+        for first, last, score in rows[1:].tolist():
+            if score == -math.inf:
+                break
+            start = int(place.spans[int(first) - place.first, 0])
+            end = int(place.spans[int(last) - place.first, 1])
+            span = _trimmed(context, start, end)
+            if span[0] < span[1] and score > best.get(span, -math.inf):
+                best[span] = score
+    ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))
+    return [(start, end, score) for (start, end), score in ranked[:N_BEST]]
+
+
+def _trimmed(context: str, start: int, end: int) -> tuple[int, int]:
+    """Return a span without white space at its ends, and with the combining marks that belong to its last character.
+
+    SentencePiece counts the space before a word to it; uncased WordPiece drops accents that stand by themselves.
+    """
+    while end < len(context) and unicodedata.combining(context[end]):
+        end += 1
+    while start < end and context[start].isspace():
+        start += 1
+    while start < end and context[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _answered(predictions: Iterable[Prediction]) -> list[bool]:
+    return [prediction["best_span"] is not None for prediction in predictions]
