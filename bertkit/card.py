@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bertkit import encoder
+from bertkit import adapters, encoder
 from bertkit.metrics.names import with_intervals
 
 
@@ -41,7 +41,7 @@ def _metadata(record: Mapping[str, Any]) -> str:
     lines = ["---", "library_name: transformers"]
     base = encoder.hub_name(record["encoder"])
     lines += [f"base_model: {json.dumps(base)}"] if base else []
-    pipeline = {"sequence-classification": "text-classification"}.get(task["type"])
+    pipeline = adapters.find(task["type"]).pipeline
     lines += [f"pipeline_tag: {pipeline}"] if pipeline else []
     lines += ["tags: [bertkit]"]
     # Under --data the rows are whatever the user has there, and the Hub's data set may not be what was read.
@@ -60,13 +60,7 @@ def _score_table(scores: Mapping[str, Mapping[str, Any]], record: Mapping[str, A
 
 
 def _usage(task: Mapping[str, Any]) -> str:
-    plain = {
-        "sequence-classification": (
-            "from transformers import pipeline\n\n"
-            'classify = pipeline("text-classification", model="model")\n'
-            'print(classify("..."))'
-        )
-    }.get(task["type"], 'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("model")')
+    plain = adapters.find(task["type"]).usage
     return f"```\nbertkit predict file.jsonl --run .\n```\n\n```python\n{plain}\n```"
 
 

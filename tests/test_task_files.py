@@ -2,10 +2,12 @@
 
 import pytest
 
-from bertkit import catalog
-from bertkit.config import SECTIONS, build
+from bertkit import adapters, catalog
+from bertkit.config import SECTIONS, TrainConfig, build
 from bertkit.data import glue
+from bertkit.data.hub import PARQUET_BRANCH
 from bertkit.metrics import names as metric_names
+from bertkit.metrics import spans, tagging
 from bertkit.task import KINDS, read_toml
 
 ALL = catalog.names()
@@ -46,10 +48,21 @@ def test_task_file_is_whole(name):
 @pytest.mark.parametrize("name", ALL)
 def test_metrics_fit_the_labels(name):
     task = catalog.find_task(name)
-    if task.type != "sequence-classification":
-        pytest.skip("another task type has other metrics")
     assert task.metrics
-    metric_names.check_names(task.metrics, task.kind or "single", len(task.labels))
+    match task.type:
+        case "sequence-classification":
+            metric_names.check_names(task.metrics, task.kind or "single", len(task.labels))
+        case "token-tagging":
+            tagging.check_names(task.metrics, tagging.scheme(task.labels))
+        case "span-qa":
+            spans.check_names(task.metrics)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_options_are_those_of_the_task_type(name):
+    task = catalog.find_task(name)
+    kind = adapters.find(task.type)
+    kind(task, build(TrainConfig, kind.defaults, task.settings.get("train", {})), task.labels)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -59,9 +72,9 @@ def test_settings_are_known(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_revision_is_a_whole_commit_if_there_is_one(name):
+def test_revision_is_a_whole_commit_or_the_hubs_parquet_copy_if_there_is_one(name):
     revision = catalog.find_task(name).data.revision
-    assert not revision or len(revision) == 40
+    assert revision in ("", PARQUET_BRANCH) or len(revision) == 40
 
 
 @pytest.mark.parametrize("name", catalog.group("glue"))

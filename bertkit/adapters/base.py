@@ -73,6 +73,10 @@ class Adapter:
     """Roles: ``?`` is optional, ``!`` is needed only to train and to score."""
     auto_class: ClassVar[str] = ""
     """The transformers Auto class with this type's head."""
+    pipeline: ClassVar[str] = ""
+    """The Hub's name of what a model of this type does, for its card (``text-classification``)."""
+    usage: ClassVar[str] = 'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("model")'
+    """How a saved model is used in plain transformers, for its card."""
     options: ClassVar[dict[str, type]] = {}
     """Keys of ``[options]`` that this type knows, and their types."""
     decoding: ClassVar[frozenset[str]] = frozenset()

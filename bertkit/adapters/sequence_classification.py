@@ -36,6 +36,12 @@ class SequenceClassification(Adapter):
 
     columns: ClassVar[tuple[str, ...]] = ("text", "text_pair?", "label!")
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    pipeline: ClassVar[str] = "text-classification"
+    usage: ClassVar[str] = (
+        "from transformers import pipeline\n\n"
+        'classify = pipeline("text-classification", model="model")\n'
+        'print(classify("..."))'
+    )
     threshold: float = 0.5
     """Probability from which a label of a multi-label example is given."""
 

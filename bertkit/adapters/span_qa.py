@@ -74,6 +74,13 @@ class SpanQA(Adapter):
 
     columns: ClassVar[tuple[str, ...]] = ("question", "context", "answers!")
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+    pipeline: ClassVar[str] = "question-answering"
+    usage: ClassVar[str] = (
+        "from transformers import AutoModelForQuestionAnswering, AutoTokenizer\n\n"
+        'model = AutoModelForQuestionAnswering.from_pretrained("model")\n'
+        'inputs = AutoTokenizer.from_pretrained("model")("Who ...?", "The context ...", return_tensors="pt")\n'
+        "outputs = model(**inputs)   # start_logits and end_logits; bertkit predict makes answers of them"
+    )
     options: ClassVar[dict[str, type]] = {
         "unanswerable": bool,
         "stride": int,

@@ -12,28 +12,35 @@ from bertkit.task import Task
 
 OUTSIDE = "O"
 """Tag of a word that is in no entity."""
+NAMELESS = ("conll", "conllu")
+"""Formats of files whose columns have no names."""
 
 
-def column(columns: Mapping[str, Any], role: str) -> str:
+def column_of(columns: Mapping[str, Any], role: str) -> str:
+    """Return the column of a role; a CoNLL file's column is a number, and its rows have the role's name."""
     column = columns.get(role, role)
     return role if isinstance(column, int) else str(column)
 
 
-def cell(columns: Mapping[str, Any], example: Example, role: str) -> Any:
-    return example.get(column(columns, role), example.get(role))
+def cell_of(columns: Mapping[str, Any], example: Example, role: str) -> Any:
+    """Return a row's value for a role: under the task's column, else under the role's name, else None."""
+    return example.get(column_of(columns, role), example.get(role))
 
 
 def is_entity(value: Any) -> bool:
+    """Say whether a value has what an entity of a raw text needs."""
     return (
         isinstance(value, Mapping) and "label" in value and all(type(value.get(key)) is int for key in ("start", "end"))
     )
 
 
 def in_order(entities: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return entities by where they stand."""
     return sorted(entities, key=lambda entity: (entity["start"], entity["end"]))
 
 
 def has_tagged_words(example: Example) -> bool:
+    """Say whether a row holds words and another list of as many: their tags."""
     from bertkit.data import guess
 
     name = next((name for name in ("tokens", *guess.ROLES["tokens"].names) if name in example), "")
@@ -45,11 +52,12 @@ def has_tagged_words(example: Example) -> bool:
 
 
 def has_entities(example: Example) -> bool:
+    """Say whether a row holds a raw text and its entities."""
     entities = example.get("entities")
     return isinstance(example.get("text"), str) and isinstance(entities, list) and all(map(is_entity, entities))
 
 
-def columns(task: Task, examples: Sequence[Example], roles: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def columns_of(task: Task, examples: Sequence[Example], roles: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return role -> column, with what was guessed; numbers are a CoNLL file's and stay.
 
     Raises:
@@ -59,14 +67,16 @@ def columns(task: Task, examples: Sequence[Example], roles: Sequence[str]) -> tu
 
     named = {role: column for role, column in task.columns.items() if not isinstance(column, int)}
     there = list(dict.fromkeys(name for example in examples for name in example))
+    # A CoNLL file names no columns: its rows have the roles' own names, whatever the Hub calls the same data.
+    nameless = task.data.format in NAMELESS
     for role, column in named.items():
-        if column not in there and role in there:
+        if column not in there and role in there and not nameless:
             raise DataError(
                 f"No row has the column '{column}', which is named for {role}.{did_you_mean(str(column), there)} "
                 f"There are {', '.join(map(repr, there[:12]))}."
             )
-    raw = any(cell(named, example, "entities") is not None for example in examples)
-    if raw and all(cell(named, example, "tokens") is None for example in examples):
+    raw = any(cell_of(named, example, "entities") is not None for example in examples)
+    if raw and all(cell_of(named, example, "tokens") is None for example in examples):
         return dict(task.columns), []
     numbered = {role: role for role in task.columns.keys() - named.keys()}
     found = guess.guess_columns(examples, roles, given=named | numbered)
@@ -75,22 +85,27 @@ def columns(task: Task, examples: Sequence[Example], roles: Sequence[str]) -> tu
 
 def tag_cells(columns: Mapping[str, Any], examples: Sequence[Example]) -> list[list[Any]]:
     """Return the tags of the rows that have words and tags, as they are written."""
-    cells = (cell(columns, example, "tags") for example in examples if cell(columns, example, "tokens") is not None)
+    cells = (
+        cell_of(columns, example, "tags") for example in examples if cell_of(columns, example, "tokens") is not None
+    )
     known = ([tag for tag in cell if tag is not None] for cell in cells if isinstance(cell, list | tuple))
     return [tags for tags in known if tags]
 
 
 def entity_labels(columns: Mapping[str, Any], examples: Sequence[Example]) -> set[str]:
     """Return the labels of the entities in raw texts."""
-    cells = (cell(columns, example, "entities") for example in examples if cell(columns, example, "tokens") is None)
+    cells = (
+        cell_of(columns, example, "entities") for example in examples if cell_of(columns, example, "tokens") is None
+    )
     return {str(e["label"]) for cell in cells if isinstance(cell, list | tuple) for e in cell if is_entity(e)}
 
 
 def without_tags(columns: Mapping[str, Any], examples: Sequence[Example]) -> DataError:
+    """Return the error of rows of which none says a tag."""
     there = list(dict.fromkeys(name for example in examples for name in example))
     return DataError(
-        f"No row has tags: there is no list in the column '{column(columns, 'tags')}', and no entity of a text in "
-        f"'{column(columns, 'entities')}'. There are {', '.join(map(repr, there[:12]))}; --set columns.tags=NAME "
+        f"No row has tags: there is no list in the column '{column_of(columns, 'tags')}', and no entity of a text in "
+        f"'{column_of(columns, 'entities')}'. There are {', '.join(map(repr, there[:12]))}; --set columns.tags=NAME "
         "names another."
     )
 
@@ -113,7 +128,8 @@ def distinct(sequences: Iterable[Iterable[Any]], kinds: Iterable[str], notes: li
     added = _completed(seen) - seen
     names = sorted(seen | added, key=lambda tag: (tag != OUTSIDE, int(tag) if tag.isdecimal() else 0, tag))
     more = f", and {', '.join(sorted(added))}, so that every type has every prefix" if added else ""
-    notes.append(f"labels are the {len(seen)} distinct tags, '{OUTSIDE}' first{more}")
+    first = f", '{OUTSIDE}' first" if OUTSIDE in seen else ", sorted"
+    notes.append(f"labels are the {len(seen)} distinct tags{first}{more}")
     return tuple(names)
 
 
@@ -134,5 +150,6 @@ def by_name(sequences: Iterable[Sequence[Any]], labels: Sequence[str]) -> Iterat
 
 
 def default_metrics(scheme: str) -> tuple[str, ...]:
+    """Return the scores of a task that names none: all that are defined for its tags."""
     kind = "entities" if scheme else "tags"
     return tuple(name for name, score in tagging.SCORES.items() if kind in score.kinds)

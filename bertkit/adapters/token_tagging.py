@@ -31,6 +31,7 @@ from bertkit.adapters.base import (
     too_long,
     without_surrogates,
 )
+from bertkit.adapters.tag_rows import OUTSIDE
 from bertkit.errors import ConfigError, DataError, did_you_mean, joined
 from bertkit.metrics import tagging
 from bertkit.task import Task
@@ -46,8 +47,6 @@ ENCODE_CHUNK = 2048
 """Examples that the tokenizer is given at once; bounds memory."""
 IGNORED = -100
 """Target of a position that the loss leaves out: torch's ``ignore_index``."""
-OUTSIDE = "O"
-"""Tag of a word that the model did not see."""
 MOST = 3
 """Faults of one row's tags that are named."""
 SAMPLE = 100
@@ -89,6 +88,12 @@ class TokenTagging(Adapter):
 
     columns: ClassVar[tuple[str, ...]] = ("tokens", "tags!")
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+    pipeline: ClassVar[str] = "token-classification"
+    usage: ClassVar[str] = (
+        "from transformers import pipeline\n\n"
+        'tag = pipeline("token-classification", model="model", aggregation_strategy="first")\n'
+        'print(tag("..."))'
+    )
     options: ClassVar[dict[str, type]] = {"scheme": str, "counting": str}
     decoding: ClassVar[frozenset[str]] = frozenset({"counting"})
     decoders: ClassVar[tuple[str, ...]] = ("viterbi", "argmax")
@@ -130,7 +135,7 @@ class TokenTagging(Adapter):
     @classmethod
     def resolve(cls, task: Task, examples: Sequence[Example]) -> tuple[Task, list[str]]:
         """Fill in columns, labels, metrics and ``options.scheme``; see :meth:`Adapter.resolve`."""
-        columns, notes = tag_rows.columns(task, examples, cls.columns)
+        columns, notes = tag_rows.columns_of(task, examples, cls.columns)
         sequences, kinds = tag_rows.tag_cells(columns, examples), tag_rows.entity_labels(columns, examples)
         if not task.labels and not sequences and not kinds:
             raise tag_rows.without_tags(columns, examples)
@@ -146,7 +151,12 @@ class TokenTagging(Adapter):
 
     def column(self, role: str) -> str:
         """Return the column of a role; a CoNLL file's column is a number, and its rows have the role's name."""
-        return tag_rows.column(self.task.columns, role)
+        return tag_rows.column_of(self.task.columns, role)
+
+    def _place(self, example: Example, role: str) -> str:
+        """Return where an example has its value for a role, for messages."""
+        column = self.column(role)
+        return role if column not in example and role in example else column
 
     def example_of(self, text: str) -> Example:
         """Return the example that a bare text stands for."""
@@ -161,27 +171,28 @@ class TokenTagging(Adapter):
         if problems or not labelled:
             return problems
         if self._gold_cell(example) is None:
-            return [f"column '{self.column(self._gold_role(example))}' holds no tags"]
+            return [f"column '{self._place(example, self._gold_role(example))}' holds no tags"]
         return self._check_tags(example) if self._of_words(example) else self._check_entities(example)
 
     def _check_words(self, example: Example) -> list[str]:
-        column, value = self.column("tokens"), self.value(example, "tokens")
+        column, value = self._place(example, "tokens"), self.value(example, "tokens")
         if not self.has(example, "tokens"):
             there = ", ".join(map(repr, list(example)[:8])) or "none"
             return [f"column '{column}' is missing, and so is '{self.column('text')}'; there are {there}"]
         if not isinstance(value, list | tuple):
             return [f"column '{column}' is {'null' if value is None else shown(value)}, and must be a list of texts"]
-        wrong = [(place, word) for place, word in enumerate(value) if not isinstance(word, str)]
+        wrong = [(place, word) for place, word in enumerate(value, start=1) if not isinstance(word, str)]
         return [
-            f"column '{column}' holds {shown(word)} at place {place}, and must hold texts" for place, word in wrong[:1]
+            f"column '{column}' holds {shown(word)} as word {place}, and must hold texts" for place, word in wrong[:1]
         ]
 
     def _check_tags(self, example: Example) -> list[str]:
-        column, cell, tokens = self.column("tags"), self.value(example, "tags"), self.value(example, "tokens")
+        column, cell, tokens = self._place(example, "tags"), self.value(example, "tags"), self.value(example, "tokens")
         if not isinstance(cell, list | tuple):
             return [f"column '{column}' is {shown(cell)}, and must be a list of tags"]
         if len(cell) != len(tokens):
-            return [f"column '{column}' has {len(cell)} tags, and '{self.column('tokens')}' has {len(tokens)} words"]
+            words_column = self._place(example, "tokens")
+            return [f"column '{column}' has {len(cell)} tags, and '{words_column}' has {len(tokens)} words"]
         problems = []
         for place, (tag, word) in enumerate(zip(cell, tokens, strict=True), start=1):
             try:
@@ -191,7 +202,7 @@ class TokenTagging(Adapter):
         return problems[:MOST]
 
     def _check_entities(self, example: Example) -> list[str]:
-        column, cell = self.column("entities"), self.value(example, "entities")
+        column, cell = self._place(example, "entities"), self.value(example, "entities")
         if not isinstance(cell, list | tuple) or not all(map(tag_rows.is_entity, cell)):
             return [f"column '{column}' is {shown(cell)}, and must be a list of tables with start, end and label"]
         sentence, end = self.sentence(example), 0
@@ -208,7 +219,7 @@ class TokenTagging(Adapter):
         """Return what is wrong with an entity that stands behind others, of which the last ends at ``end``."""
         start, stop, label = entity["start"], entity["end"], entity["label"]
         if not 0 <= start < stop <= len(sentence.text):
-            return f"it must have 0 <= start < end <= {len(sentence.text)}, the length of '{self.column('text')}'"
+            return f"it must have 0 <= start < end <= {len(sentence.text)}, the length of the text"
         if start < end:
             return f"it overlaps another, which ends at {end}"
         if not sentence.covered(start, stop):
@@ -302,10 +313,10 @@ class TokenTagging(Adapter):
         return any(tag != OUTSIDE for tag in self.gold(example))
 
     def remarks(self, examples: Sequence[Example]) -> list[str]:
-        """Return how many tags are illegal, and how many entities do not begin and end where words do."""
+        """Return where tags are illegal, and how many entities do not begin and end where words do."""
         gold = [self.gold(example) for example in examples if self._gold_cell(example) is not None]
         illegal = self._illegal(gold)
-        remarks = [f"{_counted(illegal, 'tag')} cannot stand where the scheme {self.scheme} has it"] if illegal else []
+        remarks = [f"{_counted(illegal, 'place')} where the tags are not legal {self.scheme}"] if illegal else []
         entities = [found for example in examples for found in self._placed(example)]
         widened = sum(not exact for exact, _ in entities)
         lost = sum(not left for _, left in entities)
@@ -576,9 +587,9 @@ class TokenTagging(Adapter):
         return {k: v for name in names for k, v in ((name, scores[name]), (f"{name}_interval", bounds[name]))}
 
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
-        """Return the scheme, how entities are counted, the scores of each type, and the illegal true tags."""
+        """Return the scheme, how entities are counted, each type's scores and the illegal places of the true tags."""
         if not self.scheme:
-            return {"scheme": ""}
+            return {}
         predicted, gold = self._both(predictions, examples)
         types = tagging.by_type(predicted, gold, mode=self.counting, scheme=self.scheme)
         return {"scheme": self.scheme, "counting": self.counting, "types": types, "illegal": self._illegal(gold)}
@@ -669,7 +680,7 @@ def _prefixes(scheme: str, length: int) -> list[str]:
     """Return the prefixes of an entity's tags."""
     if scheme == "IO":
         return ["I"] * length
-    single, last = {"BIOES": ("S", "E"), "BILOU": ("U", "L")}.get(scheme, ("B", "I"))
+    single, last = {"BIOES": "SE", "IOBES": "SE", "BILOU": "UL"}.get(scheme, "BI")
     return [single] * length if length < 2 else ["B", *["I"] * (length - 2), last]
 
 

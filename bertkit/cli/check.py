@@ -29,7 +29,8 @@ def command(
         console.emit_json(found.to_json())
     else:
         columns = ", ".join(f"{role} = {column}" for role, column in found.task.columns.items())
-        console.emit(f"{found.task.name}: {found.task.type}, {found.task.kind}; {columns}")
+        kind = f", {found.task.kind}" if found.task.kind else ""
+        console.emit(f"{found.task.name}: {found.task.type}{kind}; {columns}")
         rows = [
             (s.name, s.num_examples, *_lengths(s), "yes" if s.labelled else "no", len(s.problems)) for s in found.splits
         ]
@@ -46,8 +47,11 @@ def command(
         console.table("", names, rows)
         balance = {s.name: s.balance for s in found.splits if s.balance}
         if balance:
-            labels = found.task.labels
-            console.table("", ("label", *balance), [(x, *(balance[s][x] for s in balance)) for x in labels[:50]])
+            labels = list(dict.fromkeys(label for counts in balance.values() for label in counts))
+            console.table("", ("label", *balance), [(x, *(balance[s].get(x, 0) for s in balance)) for x in labels[:50]])
+        for split in found.splits:
+            for lost in split.lost:
+                console.emit(f"{split.name}: {lost}")
         for problem in found.problems[:20]:
             console.emit(problem)
         if len(found.problems) > 20:

@@ -109,6 +109,23 @@ def score_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
     table(title, ("split", "metric", "score", "95 % interval"), rows)
 
 
+def details(found: Mapping[str, Any]) -> None:
+    """Write what stands behind scores: a table for each group of rows, then the single values."""
+    single: list[tuple[str, str]] = []
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            columns = list(dict.fromkeys(column for row in value.values() for column in row))
+            table("", (name, *columns), [(key, *(_cell(row.get(c)) for c in columns)) for key, row in value.items()])
+        else:
+            single.append((name, _cell(value)))
+    if single:
+        table("", ("detail", "value"), single)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
+
+
 def next_command(*words: object) -> None:
     """Say what to type next, quoted for the shell where that is needed."""
     say(f"next: {shlex.join(map(str, words))}")

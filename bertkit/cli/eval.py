@@ -48,3 +48,4 @@ def command(
         console.emit_json(result.to_json())
     else:
         console.score_table(f"{result.run} on {result.num_examples} examples", {result.split: result.scores})
+        console.details(result.details)

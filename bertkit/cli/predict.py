@@ -12,7 +12,7 @@ from bertkit.cli import console, options
 def command(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="INPUT", help="JSONL, CSV, TSV, Parquet, CoNLL or SQuAD; - is standard input."),
+        typer.Argument(metavar="INPUT", help="JSONL, CSV, TSV, Parquet, CoNLL, SQuAD; - is stdin."),
     ] = None,
     run: Annotated[
         str | None, typer.Option("--run", metavar="RUN|MODEL", help="The model.  [default: newest run]")

@@ -106,7 +106,7 @@ def _conlleval(suffix: bool) -> Callable[[Sequence[Sequence[str]]], Found]:
         # All sentences as one, as seqeval reads them: where tags are no chunk tags, that shows.
         line = [_split(tag, suffix) for tags in sequences for tag in (*tags, "O")]
         _warn_of_other_tags({tag for tags in sequences for tag in tags}, suffix)
-        return {(kind, 0, start, stop) for kind, start, stop in chunks_of(line, before=("O", ""))}
+        return {(kind, 0, start, stop) for kind, start, stop in chunks_of(line)}
 
     return chunks_in
 

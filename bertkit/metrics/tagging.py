@@ -127,9 +127,9 @@ def chunks(tags: Sequence[str]) -> list[Chunk]:
     return chunks_of([(_CONLLEVAL.get(prefix, prefix), kind) for prefix, kind in parts])
 
 
-def chunks_of(parts: Sequence[Part], *, before: Part = OUTSIDE) -> list[Chunk]:
-    """Return the chunks of tags that are split already, of which the first stands behind ``before``."""
-    found, start = [], 0
+def chunks_of(parts: Sequence[Part]) -> list[Chunk]:
+    """Return the chunks of tags that are split already."""
+    found, start, before = [], 0, OUTSIDE
     for place, part in enumerate([*parts, OUTSIDE]):
         if ends_chunk(before, part):
             found.append((before[1], start, place))

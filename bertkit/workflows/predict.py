@@ -20,7 +20,6 @@ from bertkit.workflows import saved
 from bertkit.workflows.preparation import Settings, tables, task_of
 from bertkit.workflows.saved import Opened, Saved
 
-
 JSON_LINES = "jsonl"
 
 
@@ -160,6 +159,7 @@ class Predictions(Iterator[str]):
         """Those of them whose text the model did not see whole."""
         adapter, column = predictor.model.adapter, predictor.model.predict.column
         pairs = self._counted(predictor, rows, listen)
+        self._lines: Iterator[str]
         if format in ("", JSON_LINES):
             self._lines = (json_line({**row, column: prediction}) for row, prediction in pairs)
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit import adapters, config
-from bertkit.adapters.base import Adapter, Example, Feature, ExampleError
+from bertkit.adapters.base import Adapter, Example, ExampleError, Feature
 from bertkit.catalog import find_task, is_data_file
 from bertkit.config import EvalConfig, PredictConfig, TrainConfig
 from bertkit.data import Dataset, Split, check, holdout, sources
