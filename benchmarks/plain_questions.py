@@ -26,8 +26,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, Trainer, set_seed
 
-from benchmarks import machine
-from benchmarks.plain_tagging import arguments, encoder_folder, fast_bf16, load_tokenizer, summary
+from benchmarks.plain_tagging import arguments, each_seed, encoder_folder, load_tokenizer
 
 FILES = {"squad": "dev-v1.1.json.gz", "squad2": "dev-v2.0.json.gz"}
 MAX_LENGTH, STRIDE, NUM_BEST, MAX_ANSWER = 256, 128, 20, 30
@@ -201,8 +200,10 @@ def train(data: dict[str, Any], folder: Path, seed: int, number: int, *, unanswe
             data_collator=DataCollatorWithPadding(tokenizer),
         )
         trained = trainer.train()
-        start, end = trainer.predict(asked).predictions[:2]
-    answers = answers_of(data["halfB"], windows, start, end)
+        # Longest first, so that a batch holds windows of a like length.
+        order = sorted(range(len(asked)), key=lambda i: -len(asked[i]["input_ids"]))
+        start, end = trainer.predict([asked[i] for i in order]).predictions[:2]
+    answers = answers_of(data["halfB"], [windows[i] for i in order], start, end)
     always = means(score(data["halfB"], [text for text, _ in answers]))
     scores = score_unanswerable(data["halfB"], answers) if unanswerable else always
     return {
@@ -224,20 +225,15 @@ def main() -> None:
     given = parser.parse_args()
     data = read(given.data, FILES[given.data_set])
     command = f"python -m benchmarks.plain_questions {given.data_set} --data DIR --encoder {given.encoder}"
-    command += f" --train-questions {given.train_questions} --seeds {given.seeds}"
-    runs: list[dict[str, Any]] = []
-    for seed in map(int, given.seeds.split(",")):
-        unanswerable = given.data_set == "squad2"
-        folder = encoder_folder(given.encoder)
-        runs.append(train(data, folder, seed, given.train_questions, unanswerable=unanswerable))
-        result = {
-            "precision": "bf16" if fast_bf16() else "float32",
-            "threads": torch.get_num_threads(),
-            "questions": {"train": given.train_questions} | {half: len(rows) for half, rows in data.items()},
-            "runs": runs,
-            "summary": summary(runs),
-        }
-        machine.write(f"plain_{given.data_set}", command, result)
+    command += f" --train-questions {given.train_questions}"
+    folder, unanswerable = encoder_folder(given.encoder), given.data_set == "squad2"
+    each_seed(
+        f"plain_{given.data_set}",
+        command,
+        given.seeds,
+        lambda seed: train(data, folder, seed, given.train_questions, unanswerable=unanswerable),
+        questions={half: len(rows) for half, rows in data.items()},
+    )
 
 
 if __name__ == "__main__":

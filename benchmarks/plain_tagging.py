@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from bertkit import encoder
 WNUT17 = {"train": "wnut17train.conll", "dev": "emerging.dev.conll", "test": "emerging.test.annotated"}
 UD_EWT = {"train": "en_ewt-ud-train.conllu.gz", "dev": "en_ewt-ud-dev.conllu.gz"}
 MAX_LENGTH = 128
+METRICS = ("eval_f1", "eval_precision", "eval_recall", "eval_tag_accuracy")
 Sentence = tuple[list[str], list[str]]
 Entity = tuple[int, int, str]
 
@@ -220,9 +222,6 @@ def train(data: dict[str, list[Sentence]], folder: Path, seed: int) -> dict[str,
     }
 
 
-METRICS = ("eval_f1", "eval_precision", "eval_recall", "eval_tag_accuracy")
-
-
 def summary(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
     """Return mean and standard deviation over the seeds of every score of every split."""
     return {
@@ -237,6 +236,19 @@ def summary(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, flo
     }
 
 
+def each_seed(name: str, command: str, seeds: str, train: Callable[[int], dict[str, Any]], **facts: Any) -> None:
+    """Train with every seed and write the result after each; seeds that the result file has are not run again."""
+    path = machine.RESULTS / f"{name}.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"command": ""}
+    runs = stored["runs"] if stored["command"].startswith(f"{command} --seeds") else []
+    for seed in map(int, seeds.split(",")):
+        if all(run["seed"] != seed for run in runs):
+            runs.append(train(seed))
+            done = ",".join(str(run["seed"]) for run in runs)
+            facts |= {"precision": "bf16" if fast_bf16() else "float32", "threads": torch.get_num_threads()}
+            machine.write(name, f"{command} --seeds {done}", {**facts, "runs": runs, "summary": summary(runs)})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data_set", choices=["wnut17", "ud_ewt"])
@@ -246,18 +258,10 @@ def main() -> None:
     given = parser.parse_args()
     read, files = {"wnut17": (read_conll, WNUT17), "ud_ewt": (read_conllu, UD_EWT)}[given.data_set]
     data = {name: read(given.data / file) for name, file in files.items()}
+    sizes = {n: {"sentences": len(rows), "words": sum(len(words) for words, _ in rows)} for n, rows in data.items()}
     command = f"python -m benchmarks.plain_tagging {given.data_set} --data DIR --encoder {given.encoder}"
-    runs: list[dict[str, Any]] = []
-    for seed in map(int, given.seeds.split(",")):
-        runs.append(train(data, encoder_folder(given.encoder), seed))
-        result = {
-            "precision": "bf16" if fast_bf16() else "float32",
-            "threads": torch.get_num_threads(),
-            "sizes": {n: {"sentences": len(s), "words": sum(len(w) for w, _ in s)} for n, s in data.items()},
-            "runs": runs,
-            "summary": summary(runs),
-        }
-        machine.write(f"plain_{given.data_set}", f"{command} --seeds {given.seeds}", result)
+    folder = encoder_folder(given.encoder)
+    each_seed(f"plain_{given.data_set}", command, given.seeds, lambda seed: train(data, folder, seed), sizes=sizes)
 
 
 if __name__ == "__main__":

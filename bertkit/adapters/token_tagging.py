@@ -680,7 +680,7 @@ def _prefixes(scheme: str, length: int) -> list[str]:
     """Return the prefixes of an entity's tags."""
     if scheme == "IO":
         return ["I"] * length
-    single, last = {"BIOES": "SE", "IOBES": "SE", "BILOU": "UL"}.get(scheme, "BI")
+    single, last = {"BIOES": ("S", "E"), "IOBES": ("S", "E"), "BILOU": ("U", "L")}.get(scheme, ("B", "I"))
     return [single] * length if length < 2 else ["B", *["I"] * (length - 2), last]
 
 

@@ -39,7 +39,8 @@ class Evaluated:
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
-        return {key: getattr(self, key) for key in ("run", "task", "split", "num_examples", "scores", "details")}
+        whole = {key: getattr(self, key) for key in ("run", "task", "split", "num_examples", "scores")}
+        return whole | ({"details": self.details} if self.details else {})
 
 
 def evaluate(

@@ -405,11 +405,13 @@ class Training:
             split = prepared.dataset.splits[name]
             predictions = self._predict(prepared, loaded, split, features[name], accelerator)
             scores[name] = prepared.adapter.score(predictions, split.examples, resamples=prepared.eval.resamples)
-            details[name] = prepared.adapter.details(predictions, split.examples)
+            found = prepared.adapter.details(predictions, split.examples)
+            details |= {name: found} if found else {}
             run.write_lines(f"predictions/{name}.jsonl", _with_predictions(split, predictions, prepared.predict.column))
         save_model(run, prepared.adapter, loaded, accelerator)
         self._compare_saved(run, prepared, loaded, accelerator, precision)
-        run.write_json("scores.json", {"splits": scores, "details": details, "best_step": best, "last_step": stop.step})
+        behind = {"details": details} if details else {}
+        run.write_json("scores.json", {"splits": scores, **behind, "best_step": best, "last_step": stop.step})
         run.write_text("README.md", card.render(run.record, scores, best_step=best))
         run.update(
             status="finished",

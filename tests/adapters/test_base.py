@@ -103,7 +103,6 @@ def test_shown_value_is_cut_to_60_characters() -> None:
         ("plain é 漢 😀", "plain é 漢 😀"),
         ("a \ud800 b", "a \ufffd b"),
         ("\udfff", "\ufffd"),
-        ("\udc00\ud800", "\ufffd\ufffd"),
         ("\ud83d\ude00", "\ufffd\ufffd"),  # offsets stay what they are
     ],
 )

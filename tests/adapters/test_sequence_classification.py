@@ -240,7 +240,7 @@ def test_fewer_than_two_labels_are_refused(cells: list[str]) -> None:
 
 
 def test_missing_column_is_refused_with_those_that_are_there() -> None:
-    with pytest.raises(DataError, match="no column fits the role 'label'; there are 'text', 'n'. Name one with --set"):
+    with pytest.raises(DataError, match=r"no column fits the role 'label'; there are 'text', 'n'\. Name one with"):
         SequenceClassification.resolve(bare(), [{"text": "a b", "n": 0.5}])
 
 

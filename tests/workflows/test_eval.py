@@ -85,7 +85,7 @@ def test_evaluation_is_kept_in_the_run(own_run: Path) -> None:
     kept = json.loads((own_run / "evals" / "validation.json").read_text())
     assert kept["scores"] == result.scores
     assert kept.keys() == {
-        "run", "task", "split", "num_examples", "scores", "details", "evaluated", "source", "precision"
+        "run", "task", "split", "num_examples", "scores", "evaluated", "source", "precision"
     }  # fmt: skip
 
 

@@ -409,7 +409,7 @@ def test_events_are_one_a_line(written: Path) -> None:
 
 def test_scores_have_intervals(written: Path) -> None:
     found = json.loads((written / "scores.json").read_text())
-    assert found.keys() == {"splits", "details", "best_step", "last_step"}
+    assert found.keys() == {"splits", "best_step", "last_step"}
     scores = found["splits"]["validation"]
     assert scores.keys() == {"accuracy", "accuracy_interval", "f1", "f1_interval"}
     low, high = scores["accuracy_interval"]

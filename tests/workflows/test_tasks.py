@@ -142,7 +142,7 @@ def test_new_names_a_role_without_column(tmp_path):
 
 
 def test_new_refuses_rows_of_another_type(reviews):
-    with pytest.raises(TaskError, match=r"reviews\.jsonl: no column fits the role 'question'; there are .*--set columns"):
+    with pytest.raises(TaskError, match=r"reviews\.jsonl: no column fits the role 'question'; there are .*--set"):
         tasks.new(reviews, overrides={"type": "span-qa"})
     assert not reviews.with_suffix(".toml").exists()
 
