@@ -330,12 +330,19 @@ def _fit_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     if "token_type_ids" in takes and _has_segments(model, tokenizer):
         names.append("token_type_ids")
     tokenizer.model_input_names = names
+    # Kept with the tokenizer, so that plain transformers gives the model the same inputs.
+    tokenizer.init_kwargs["model_input_names"] = names
     if len(tokenizer) > model.config.vocab_size:
         raise ModelError(
             f"The tokenizer has {len(tokenizer)} tokens and the model {model.config.vocab_size} embeddings: "
             "they do not belong together."
         )
-    tokenizer.model_max_length = min(tokenizer.model_max_length, position_limit(model))
+    limit = position_limit(model)
+    if limit < UNLIMITED:
+        # Counted positions begin at the first column: padding there, as a tokenizer for generation may ask for, would
+        # move every token to another.
+        tokenizer.padding_side = "right"
+    tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
 
 
 def _separate_pairs(tokenizer: PreTrainedTokenizerBase) -> None:

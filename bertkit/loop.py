@@ -193,6 +193,8 @@ class _Engine:
             self.accelerator.backward(loss.sum / draw.num_examples)
             total += float(loss.sum.detach())
             weight += float(loss.weight)
+        if not weight:
+            return 0.0  # a step of sentences of which the tokenizer leaves nothing: its gradients are zero
         if weight != draw.num_examples:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             torch._foreach_mul_(gradients, draw.num_examples / weight)

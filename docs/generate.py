@@ -13,6 +13,7 @@ import argparse
 import ast
 import json
 import re
+import statistics
 import sys
 import textwrap
 import tomllib
@@ -107,15 +108,59 @@ def task_keys(which: str) -> str:
     return table(("key", "type", ""), rows)
 
 
+OPTIONS = {
+    "span-qa": {
+        "unanswerable": "Whether the model may answer nothing; where it is not said, whether some training question "
+        "has no answer. Then a tenth of train is held out to tune the threshold.",
+        "stride": "Tokens that two windows of a context share: 128; at least 0 and below `train.max_length`.",
+        "max_answer_length": "The most tokens of an answer: 30; at least 1.",
+        "alternatives": "How many next-best answers a prediction holds: 0; up to 19.",
+        "rules": "`squad` (the default; SQuAD 2.0's where a question has no answer) or `cmrc2018`, which scores "
+        "Chinese characters.",
+    },
+    "token-tagging": {
+        "scheme": "`IOB1`, `IOB2`, `IO`, `BIOES` (or `IOBES`) or `BILOU`; where it is not said, what the tags of train "
+        "show. Without one there are no entities.",
+        "counting": "`conlleval` (the default): every sequence has entities, legal or not; `strict`: only entities "
+        "that the scheme could have written.",
+    },
+}
+"""Task type -> option -> what it means; ``options`` in the adapters says which there are."""
+
+
+def options(task_type: str) -> str:
+    """Return the keys of ``[options]`` of a task type."""
+    assigned = {
+        line.target.id: line.value
+        for node in classes(f"adapters/{task_type.replace('-', '_')}.py").values()
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None
+    }
+    late = ast.unparse(assigned["decoding"]) if "decoding" in assigned else ""
+    known = assigned["options"]
+    assert isinstance(known, ast.Dict)
+    kinds = {ast.literal_eval(key): ast.unparse(kind) for key, kind in zip(known.keys, known.values, strict=True) if key}
+    names = {"bool": "true, false", "int": "number", "str": "text"}
+    rows = [
+        (f"`{key}`", names[kind], "yes" if repr(key) in late else "no", OPTIONS[task_type][key])
+        for key, kind in kinds.items()
+    ]
+    return table(("key", "type", "later", ""), rows)
+
+
 def tasks() -> str:
     """Return the shipped tasks, as ``bertkit tasks`` lists them."""
     files = sorted((ROOT / "tasks").rglob("*.toml"), key=lambda file: file.relative_to(ROOT / "tasks").as_posix())
-    found = {file: tomllib.loads(file.read_text(encoding="utf-8")) for file in files}
-    rows = [
-        (f"`{file.relative_to(ROOT / 'tasks').with_suffix('').as_posix()}`", f"`{one['type']}`", one.get("summary", ""))
-        for file, one in found.items()
-    ]
+    found = {file.relative_to(ROOT / "tasks").with_suffix("").as_posix(): _whole_task(file) for file in files}
+    rows = [(f"`{name}`", f"`{one['type']}`", one.get("summary", "")) for name, one in found.items()]
     return table(("task", "type", "summary"), rows)
+
+
+def _whole_task(file: Path) -> dict[str, Any]:
+    """Return a shipped task's keys, those at the top of what it extends included."""
+    one = tomllib.loads(file.read_text(encoding="utf-8"))
+    base = one.get("extends")
+    return (_whole_task(ROOT / "tasks" / f"{base}.toml") if base else {}) | one
 
 
 def families() -> str:
@@ -153,6 +198,8 @@ def results(name: str) -> str:
     """Return the table of a result that ``benchmarks/`` wrote."""
     if name == "glue":
         return _glue_results()
+    if name in BESIDE:
+        return _beside_results(name)
     file = RESULTS / f"{name}.json"
     if not file.is_file():
         return NOT_MEASURED
@@ -182,6 +229,69 @@ def _glue_results() -> str:
         settings = ", ".join(f"`{setting}`" for setting in found["settings"]) or "the defaults"
         parts.append(f"`{found['encoder']}`, settings: {settings}.\n\n{table(head, rows)}\n\n{_made_by(found)}")
     return "\n\n".join(parts) or NOT_MEASURED
+
+
+BESIDE = {
+    "wnut17": {},
+    "ud_ewt": {},
+    "squad": {},
+    # The plain script has no tuned threshold: its scores are those at 0.
+    "squad2": {"f1": "f1_at_0", "exact_match": "exact_match_at_0", "best_exact_match": "best_exact"},
+    "squad_longer": {},
+}
+"""Results that stand beside the plain Trainer's -> what the plain script's metrics are called here."""
+SHOWN = (
+    *("f1", "precision", "recall", "f1_macro", "tag_accuracy"),
+    *("exact_match", "f1_at_0", "exact_match_at_0", "best_f1", "best_exact"),
+)
+"""Metrics of these tables, in order; ``best_...`` needs the answers, and is no score of the model."""
+
+
+def _beside_results(name: str) -> str:
+    """Return the scores of bertkit and of the plain Trainer, metric by metric, and below them who made what."""
+    columns: dict[str, list[dict[str, float]]] = {}
+    made: list[str] = []
+    for file in (f"plain_{name}", name):
+        path = RESULTS / f"{file}.json"
+        plain = file.startswith("plain_")
+        if not path.is_file():
+            made.append(f"{'The plain Trainer' if plain else 'bertkit'}: not measured yet.")
+            continue
+        found = json.loads(path.read_text(encoding="utf-8"))
+        split = next(iter(found["summary"]))
+        renamed = BESIDE[name] if plain else {}
+        columns["plain Trainer" if plain else "bertkit"] = [
+            {renamed.get(key, key): value for key, value in run["scores"][split].items()}
+            | {"seed": run["seed"], "seconds": run["seconds"]}
+            | {key: run["details"][key] for key in ("best_f1", "best_exact") if key in run.get("details", {})}
+            for run in found["runs"]
+        ]
+        if not plain and all(run.get("argmax") for run in found["runs"]):
+            columns["bertkit, argmax"] = [run["argmax"] | {"seed": run["seed"]} for run in found["runs"]]
+        made.append(_made_by(found))
+    if not columns:
+        return NOT_MEASURED
+    rows = [
+        (metric, model, *_over_seeds(runs, metric))
+        for metric in SHOWN
+        for model, runs in columns.items()
+        if all(metric in run for run in runs)
+    ]
+    head = ("metric", "model", "mean", "standard deviation", "each run (seed)")
+    times = "; ".join(
+        f"{model} {statistics.median(run['seconds'] for run in runs):.0f} s"
+        for model, runs in columns.items()
+        if "seconds" in runs[0]
+    )
+    return "\n\n".join([table(head, rows), f"Median time of a run: {times}.", *made])
+
+
+def _over_seeds(runs: Sequence[dict[str, float]], metric: str) -> tuple[str, str, str]:
+    """Return mean, standard deviation (over two seeds or more) and each score of a metric."""
+    values = [run[metric] for run in runs]
+    spread = f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    each = ", ".join(f"{run[metric]:.4f} ({run['seed']})" for run in runs)
+    return f"{statistics.mean(values):.4f}", spread, each
 
 
 def _demo_results(found: dict[str, Any]) -> str:
@@ -234,6 +344,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "help": help_,
     "config": config,
     "task-keys": task_keys,
+    "options": options,
     "tasks": tasks,
     "families": families,
     "errors": errors,

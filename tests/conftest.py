@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,72 @@ def write_jsonl(path: Path, rows: list[dict[str, object]] | list[dict[str, str]]
     return path
 
 
+def sentences(number: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Return invented sentences whose tags can be read off their words.
+
+    The first two words of GOOD begin an entity JOY, the others go on with one; so do those of BAD with WOE.
+    """
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(number):
+        tokens = rng.choices(OTHER, k=rng.randint(2, 8))
+        tags = ["O"] * len(tokens)
+        for kind, words in rng.sample([("JOY", GOOD), ("WOE", BAD)], k=rng.randint(0, 2)):
+            length = rng.randint(1, 2)
+            place = rng.choice([n for n, tag in enumerate(tags) if tag == "O"])
+            tokens[place:place] = [rng.choice(words[:2]), rng.choice(words[2:])][:length]
+            tags[place:place] = [f"B-{kind}", f"I-{kind}"][:length]
+        rows.append({"tokens": tokens, "tags": tags})
+    return rows
+
+
+def questions(number: int, *, unanswered: int = 0, seed: int = 0) -> list[dict[str, Any]]:
+    """Return invented questions in the Hub's layout of SQuAD, five an article; the answer is the one word of GOOD.
+
+    Args:
+        number: of questions.
+        unanswered: each so many-th question has no answer, and a word of BAD in its place; 0 is none.
+        seed: of the draw.
+    """
+    rng = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for index in range(number):
+        none = bool(unanswered) and index % unanswered == unanswered - 1
+        words = rng.choices(OTHER, k=rng.randint(4, 14))
+        answer = rng.choice(BAD if none else GOOD)
+        words.insert(rng.randint(0, len(words)), answer)
+        context = " ".join(words)
+        start = len(" ".join(words[: words.index(answer)])) + bool(words.index(answer))
+        answers = {"text": [] if none else [answer], "answer_start": [] if none else [start]}
+        rows.append(
+            {"id": f"q{index}", "title": f"T{index // 5}", "context": context, "question": "was it", "answers": answers}
+        )
+    return rows
+
+
+def write_conll(path: Path, rows: list[dict[str, Any]], *, columns: int = 2) -> Path:
+    """Write words in the first column and tags in the last, with ``-`` between them."""
+    between = "- " * (columns - 2)
+    blocks = (
+        "".join(f"{token} {between}{tag}\n" for token, tag in zip(r["tokens"], r["tags"], strict=True)) for r in rows
+    )
+    path.write_text("\n".join(blocks), encoding="utf-8")
+    return path
+
+
+def write_squad(path: Path, rows: list[dict[str, Any]], *, impossible: bool = False) -> Path:
+    """Write questions as SQuAD's nested JSON, one paragraph each; 2.0 where ``impossible``."""
+    articles: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        answers = [dict(zip(row["answers"], pair, strict=True)) for pair in zip(*row["answers"].values(), strict=True)]
+        question = {"id": row["id"], "question": row["question"], "answers": answers}
+        question |= {"is_impossible": not answers} if impossible else {}
+        articles.setdefault(row["title"], []).append({"context": row["context"], "qas": [question]})
+    data = [{"title": title, "paragraphs": paragraphs} for title, paragraphs in articles.items()]
+    path.write_text(json.dumps({"version": "x", "data": data}, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_bert(tmp_path_factory.mktemp("encoder") / "tiny-bert")
@@ -131,3 +198,31 @@ def finished_run(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -
         threads=1,
     )
     return result.run
+
+
+LEARNING = {"train.learning_rate": 5e-3, "train.batch_size": 8, "train.max_length": 64}
+"""Settings by which the tiny encoder learns the invented data in seconds."""
+
+
+@pytest.fixture(scope="session")
+def tagging_run(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run folder of a trained tagger; tests must not change it."""
+    import bertkit
+
+    folder = tmp_path_factory.mktemp("tagging")
+    data = write_conll(folder / "sentences.conll", sentences(160))
+    settings = LEARNING | {"train.epochs": 8}
+    options: dict[str, Any] = {"precision": "float32", "threads": 1}
+    return bertkit.finetune(data, encoder=tiny_encoder, runs=folder / "runs", settings=settings, **options).run
+
+
+@pytest.fixture(scope="session")
+def questions_run(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run folder of a trained span model, which may answer nothing; tests must not change it."""
+    import bertkit
+
+    folder = tmp_path_factory.mktemp("questions")
+    data = write_squad(folder / "questions.json", questions(200, unanswered=4), impossible=True)
+    settings = LEARNING | {"train.epochs": 4, "options.stride": 8}
+    options: dict[str, Any] = {"precision": "float32", "threads": 1}
+    return bertkit.finetune(data, encoder=tiny_encoder, runs=folder / "runs", settings=settings, **options).run

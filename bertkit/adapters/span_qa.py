@@ -43,6 +43,8 @@ ENCODE_CHUNK = 64
 N_BEST = 20
 """Spans that are kept of each window, and of each example."""
 RULES = ("squad", "cmrc2018")
+MARKS = {"Mn", "Me"}
+"""Unicode categories of what is drawn onto the character before it: accents, Thai and Devanagari vowel signs."""
 NO_ANSWER: dict[str, Any] = {"answer": "", "start": 0, "end": 0}
 
 
@@ -64,9 +66,10 @@ class Window(NamedTuple):
     spans: np.ndarray
     """Where each context token stands in the context: ``(n, 2)`` int32, start and end in code points."""
     owned: np.ndarray
-    """Context tokens of which no other window shows more context: ``(n,)`` bool. Only these begin an answer."""
+    """Context tokens of which no other window shows more context, white space left out: ``(n,)`` bool. Only these begin
+    an answer."""
     answerable: bool = False
-    """Whether the example has an answer to be found; the same in all its windows."""
+    """Whether the example has an answer that stands in the context; the same in all its windows."""
 
 
 class SpanQA(Adapter):
@@ -111,7 +114,7 @@ class SpanQA(Adapter):
         options = dict(task.options)
         if "unanswerable" not in options:
             column = str(columns["answers"])
-            options["unanswerable"] = any(not _answers(row.get(column, row.get("answers")), row) for row in examples)
+            options["unanswerable"] = any(_without_answer(row.get(column, row.get("answers")), row) for row in examples)
             if options["unanswerable"]:
                 notes.append("some questions have no answer, so the model may answer nothing")
         return replace(task, columns=columns, options=options, metrics=tuple(metrics)), notes
@@ -154,7 +157,8 @@ class SpanQA(Adapter):
         """Raise :class:`ConfigError` for options, and training settings, that make no sense for spans."""
         super().check_options()
         problems = []
-        if self.stride < 0 or self.stride >= self.config.max_length:
+        most = self.config.max_length if self.config.on_long == "window" else math.inf
+        if not 0 <= self.stride < most:
             problems.append(
                 f"options.stride is {self.stride}, and must be at least 0 and below train.max_length, "
                 f"{self.config.max_length}"
@@ -197,7 +201,7 @@ class SpanQA(Adapter):
         problems = self.check_text(example, "question") + self.check_text(example, "context")
         if not labelled:
             return problems
-        if self.value(example, "answers") is None:
+        if not self.labelled([example]):
             return [*problems, f"column '{self.column('answers')}' holds no answers"]
         try:
             self.answers(example)
@@ -211,24 +215,28 @@ class SpanQA(Adapter):
 
     def labelled(self, examples: Sequence[Example]) -> bool:
         """Say whether any example says what its answers are."""
-        return any(self.value(example, "answers") is not None for example in examples)
+        return any(_impossible(each) or self.value(each, "answers") is not None for each in examples)
 
     def unusable(self, example: Example) -> str:
         """Say why a question whose answers stand nowhere cannot be trained on."""
         found = self.answers(example)
         if not found or self.located(example):
             return ""
-        count = self.value(example, "context").count(found[0].text)
+        context, (text, start) = self.value(example, "context"), found[0]
+        count = sum(context.startswith(text, place) for place in range(len(context)))
         times = "never" if not count else f"{count} times"
-        return f"{_name(example)}: answer {shown(found[0].text)} is not where it is said to be and occurs {times}"
+        wrong = "" if start is None else " is not where it is said to be and"
+        return f"{_name(example)}: answer {shown(text)}{wrong} occurs {times}"
 
     def remarks(self, examples: Sequence[Example]) -> list[str]:
         """Tell of offsets that were repaired, of answers that stand nowhere, and of questions without an answer."""
         repaired, lost, unanswered = 0, [], 0
         for example in examples:
+            if not self.labelled([example]):
+                continue
             found, context = self.answers(example), self.value(example, "context")
             places = [_located(answer, context) for answer in found]
-            repaired += sum(p is not None and p[0] != a.start for a, p in zip(found, places, strict=True))
+            repaired += sum(a.start not in (None, p[0]) for a, p in zip(found, places, strict=True) if p is not None)
             lost += [_name(example)] if None in places else []
             unanswered += not found
         said = [f"{repaired} answer offsets did not point at their text and were found by it"] if repaired else []
@@ -273,22 +281,25 @@ class SpanQA(Adapter):
         import numpy as np
 
         around, context = _parts(encoding)
-        ids, types = encoding.ids, encoding.type_ids
-        spans = np.array([encoding.offsets[p] for p in context], dtype=np.int32).reshape(-1, 2)
-        answer = self._answer_tokens(example, spans)
+        # The encoding makes a new list each time that it is asked.
+        ids, types, offsets = encoding.ids, encoding.type_ids, encoding.offsets
+        spans = np.array([offsets[p] for p in context], dtype=np.int32).reshape(-1, 2)
+        places = self._places(example)
+        answer = None if places is None else _answer_tokens(places, spans)
         shown_by, num_cut = self._ranges(index, len(context), len(around))
-        owner = windows.owners(shown_by)
+        inked = _inked(spans[: shown_by[-1].stop], self.value(example, "context"))
+        owner = np.where(inked, windows.owners(shown_by), -1)
         first = sum(p < context[0] for p in around) if context else len(around)
         specials = (p for p, segment in enumerate(encoding.sequence_ids) if segment is None and ids[p] == cls_id)
-        null = next(specials, 0)
+        null = next(specials, None)
         for number, window in enumerate(shown_by):
             kept = [*around[:first], *context[window.start : window.stop], *around[first:]]
             place = Window(
-                null=kept.index(null),
+                null=0 if null is None else kept.index(null),
                 first=first,
                 spans=spans[window.start : window.stop],
                 owned=owner[window.start : window.stop] == number,
-                answerable=answer is not None and answer != (-1, -1),
+                answerable=bool(places),
             )
             yield Feature(
                 example=index,
@@ -312,36 +323,37 @@ class SpanQA(Adapter):
             return [range(length)], 0
         if self.config.on_long == "error":
             raise too_long(index, length + around, self.config.max_length)
-        if room <= self.stride:
-            raise ExampleError(
-                index,
-                f"has a question of {around} tokens, special ones counted: of train.max_length = "
-                f"{self.config.max_length} that leaves {max(0, room)} for the context, and windows that share "
-                f"options.stride = {self.stride} need more. Shorten it, or train with a larger max_length or a "
-                "smaller stride.",
-            )
-        if self.config.on_long == "truncate":
-            return [range(room)], length - room
-        return list(windows.slide(length, room, self.stride)), 0
+        windowed = self.config.on_long == "window"
+        if room <= (self.stride if windowed else 0):
+            raise self._too_narrow(index, around)
+        if windowed:
+            return list(windows.slide(length, room, self.stride)), 0
+        return [range(room)], length - room
 
-    def _answer_tokens(self, example: Example, spans: np.ndarray) -> tuple[int, int] | None:
-        """Return the first and the last context token of the answer to learn, (-1, -1) for no answer, None for none.
+    def _too_narrow(self, index: int, around: int) -> ExampleError:
+        """Return the error of a question that leaves the context too little of ``max_length``."""
+        what, ways = "", "Shorten it, or train with a larger max_length"
+        if self.config.on_long == "window":
+            what = f", and windows that share options.stride = {self.stride} need more"
+            ways += " or a smaller stride"
+        return ExampleError(
+            index,
+            f"has a question of {around} tokens, special ones counted: of train.max_length = {self.config.max_length} "
+            f"that leaves {max(0, self.config.max_length - around)} for the context{what}. {ways}.",
+        )
 
-        The first accepted answer that can be located is learned.
+    def _places(self, example: Example) -> list[tuple[int, int]] | None:
+        """Return where the accepted answers stand; None where there is nothing to learn.
+
+        That is where the answers are unknown, no answers at all, or stand nowhere; train holds no such example.
         """
         try:
-            if self.value(example, "answers") is None:
+            if not self.labelled([example]):
                 return None
             places, answered = self.located(example), bool(self.answers(example))
         except DataError:
             return None
-        for start, end in places:
-            inside = (spans[:, 0] < end) & (spans[:, 1] > start)
-            if inside.any():
-                (tokens,) = inside.nonzero()
-                return int(tokens[0]), int(tokens[-1])
-        # Its answer stands nowhere, so there is nothing to learn; train holds no such example.
-        return None if answered and not places else (-1, -1)
+        return None if answered and not places else places
 
     def truncation(self, features: Sequence[Feature], examples: Sequence[Example]) -> dict[str, Any]:
         """Return what the length limit cuts, and how many answers no window holds whole."""
@@ -501,7 +513,7 @@ class SpanQA(Adapter):
         if self.unanswerable:
             prediction["best_span"] = answers[0] if answers else None
         if self.alternatives:
-            rest = answers if refused else [*answers[1:], *([empty] if self.unanswerable else [])]
+            rest = [each for each in (*answers, *([empty] if self.unanswerable else [])) if each is not chosen]
             prediction["alternatives"] = sorted(rest, key=lambda each: -each["score"])[: self.alternatives]
         return prediction
 
@@ -602,6 +614,19 @@ def _name(example: Example) -> str:
     return f"question {example['id']!r}" if "id" in example else f"question {shown(example.get('question'))}"
 
 
+def _impossible(example: Example) -> bool:
+    """Say whether the row says itself that nothing in its context answers it, as SQuAD 2.0's do."""
+    return example.get("is_impossible") is True
+
+
+def _without_answer(cell: Any, example: Example) -> bool:
+    """Say whether a question has no answer. One whose cell makes no sense has one; :meth:`SpanQA.check` names it."""
+    try:
+        return not _answers(cell, example)
+    except DataError:
+        return False
+
+
 def _answers(cell: Any, example: Example) -> list[Answer]:
     """Return the answers in a cell: ``{"text": [...], "answer_start": [...]}``, a list of such, of texts, or a text.
 
@@ -610,7 +635,7 @@ def _answers(cell: Any, example: Example) -> list[Answer]:
     Raises:
         DataError: if the cell is none of these.
     """
-    if example.get("is_impossible") is True or cell is None or cell == "":
+    if _impossible(example) or cell is None or cell == "":
         return []
     if isinstance(cell, dict) and isinstance(cell.get("text"), list):
         starts = cell.get("answer_start")
@@ -651,6 +676,34 @@ def _parts(encoding: Any) -> tuple[list[int], list[int]]:
     return around, context
 
 
+def _inked(spans: np.ndarray, context: str) -> np.ndarray:
+    """Say which tokens show more than white space: ``(n,)`` bool; byte-level and SentencePiece have tokens of spaces.
+
+    Args:
+        spans: where the tokens stand, ``(n, 2)``.
+        context: the text.
+    """
+    import numpy as np
+
+    return np.array([not context[start:end].isspace() and start < end for start, end in spans.tolist()], dtype=bool)
+
+
+def _answer_tokens(places: Sequence[tuple[int, int]], spans: np.ndarray) -> tuple[int, int]:
+    """Return the first and the last context token of the answer to learn, (-1, -1) for no answer.
+
+    It is the first of the places that tokens show.
+
+    Args:
+        places: where the accepted answers stand.
+        spans: where the tokens stand, ``(n, 2)``.
+    """
+    for start, end in places:
+        (tokens,) = ((spans[:, 0] < end) & (spans[:, 1] > start)).nonzero()
+        if len(tokens):
+            return int(tokens[0]), int(tokens[-1])
+    return -1, -1
+
+
 def _target(answer: tuple[int, int] | None, window: range, place: Window) -> tuple[int, int] | None:
     """Return the positions to learn in a window: the answer's where the window holds it whole, else [CLS] twice."""
     if answer is None:
@@ -681,9 +734,9 @@ def _best_spans(found: Sequence[tuple[np.ndarray, Feature]], context: str) -> li
 def _trimmed(context: str, start: int, end: int) -> tuple[int, int]:
     """Return a span without white space at its ends, and with the combining marks that belong to its last character.
 
-    SentencePiece counts the space before a word to it; uncased WordPiece drops accents that stand by themselves.
+    SentencePiece counts the space before a word to it; uncased WordPiece drops marks that stand by themselves.
     """
-    while end < len(context) and unicodedata.combining(context[end]):
+    while end < len(context) and unicodedata.category(context[end]) in MARKS:
         end += 1
     while start < end and context[start].isspace():
         start += 1

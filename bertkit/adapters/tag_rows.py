@@ -147,9 +147,3 @@ def by_name(sequences: Iterable[Sequence[Any]], labels: Sequence[str]) -> Iterat
     for tags in sequences:
         ids = {tag: labels[tag] for tag in tags if isinstance(tag, int) and 0 <= tag < len(labels)}
         yield [str(tag) if str(tag) in labels else ids.get(tag, str(tag)) for tag in tags]
-
-
-def default_metrics(scheme: str) -> tuple[str, ...]:
-    """Return the scores of a task that names none: all that are defined for its tags."""
-    kind = "entities" if scheme else "tags"
-    return tuple(name for name, score in tagging.SCORES.items() if kind in score.kinds)

@@ -142,7 +142,7 @@ class TokenTagging(Adapter):
         labels = task.labels or tag_rows.distinct(sequences, kinds, notes)
         scheme = str(task.options.get("scheme", "") or tagging.scheme(labels, tag_rows.by_name(sequences, labels)))
         notes.append(f"the tags are {f'BIO-like ({scheme})' if scheme else 'not BIO-like, so they make no entities'}")
-        metrics = task.metrics or tag_rows.default_metrics(scheme)
+        metrics = task.metrics or tagging.defaults(scheme)
         tagging.check_names(metrics, scheme)
         options = task.options | ({"scheme": scheme} if scheme else {})
         return replace(task, columns=columns, labels=labels, metrics=tuple(metrics), options=options), notes
@@ -380,18 +380,20 @@ class TokenTagging(Adapter):
         kept = {position for view in views for position in view.positions}
         gold = self._ids_or_none(example)
         with_types = "token_type_ids" in tokenizer.model_input_names
+        ids, types = encoding.ids, encoding.type_ids
+        num_cut = sum(position not in kept for position in segment)
         for view in views:
             where = {position: index for index, position in enumerate(view.positions)}
             places = [where[position] for position in view.firsts.values()]
             aligned = Aligned(num_words=num_words, words=list(view.firsts), places=places, past_limit=past)
             # A model takes no empty row, which GPT-2's tokenizer makes of an empty sentence.
-            input_ids = [encoding.ids[p] for p in view.positions] or [_some_special(tokenizer)]
+            input_ids = [ids[p] for p in view.positions] or [_some_special(tokenizer)]
             yield Feature(
                 example=place,
                 input_ids=input_ids,
-                token_type_ids=([encoding.type_ids[p] for p in view.positions] or [0]) if with_types else None,
+                token_type_ids=([types[p] for p in view.positions] or [0]) if with_types else None,
                 target=None if gold is None else _target(gold, aligned, len(input_ids)),
-                num_cut=sum(position not in kept for position in segment),
+                num_cut=num_cut,
                 aligned=aligned,
             )
 
@@ -415,11 +417,14 @@ class TokenTagging(Adapter):
             kept = {*windows.CUTS[self.config.on_long](segment, room)}
             yield _View(windows.positions(encoding, kept), {w: p for w, p in firsts.items() if p in kept})
             return
+        before, after = range(segment[0]), range(segment[-1] + 1, length)
         ranges = list(windows.slide(len(segment), room, room // 4))
-        owner = dict(zip(segment, windows.owners(ranges).tolist(), strict=True))
-        for index, part in enumerate(ranges):
-            kept = {*segment[part.start : part.stop]}
-            yield _View(windows.positions(encoding, kept), {w: p for w, p in firsts.items() if owner[p] == index})
+        answered: list[dict[int, int]] = [{} for _ in ranges]
+        owners = windows.owners(ranges)
+        for word, position in firsts.items():
+            answered[owners[position - segment[0]]][word] = position
+        for part, own in zip(ranges, answered, strict=True):
+            yield _View([*before, *segment[part.start : part.stop], *after], own)
 
     def _ids_or_none(self, example: Example) -> list[int] | None:
         """Return the id of each word's tag; None without tags that the model knows, as in rows to be predicted.
@@ -587,12 +592,14 @@ class TokenTagging(Adapter):
         return {k: v for name in names for k, v in ((name, scores[name]), (f"{name}_interval", bounds[name]))}
 
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
-        """Return the scheme, how entities are counted, each type's scores and the illegal places of the true tags."""
+        """Return the scheme, how entities are counted, strict F1, illegal places of the true tags and each type's scores."""
         if not self.scheme:
             return {}
         predicted, gold = self._both(predictions, examples)
         types = tagging.by_type(predicted, gold, mode=self.counting, scheme=self.scheme)
-        return {"scheme": self.scheme, "counting": self.counting, "types": types, "illegal": self._illegal(gold)}
+        strict = tagging.compute(["f1"], predicted, gold, mode="strict", scheme=self.scheme)["f1"]
+        facts = {"scheme": self.scheme, "counting": self.counting, "strict_f1": strict}
+        return facts | {"illegal": self._illegal(gold), "types": types}
 
     def constant(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
         """Return the one tag that every word gets, where the true tags are several."""

@@ -52,8 +52,8 @@ PREFIXES = "OBIESLU"
 
 
 def defaults(scheme: str) -> tuple[str, ...]:
-    """Return the scores of a task that names none; the first one selects the best checkpoint."""
-    return ("f1", "precision", "recall", "tag_accuracy") if scheme else ("tag_accuracy",)
+    """Return the scores of a task that names none, all that fit; the first one selects the best checkpoint."""
+    return tuple(SCORES) if scheme else ("tag_accuracy",)
 
 
 def check_names(names: Iterable[str], scheme: str) -> None:

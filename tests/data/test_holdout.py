@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.data import Dataset, Split
-from bertkit.data.holdout import MOST, cut, limit, stratified, take
+from bertkit.data.holdout import MOST, cut, limit, stratified, take, whole
 from bertkit.errors import DataError
 
 
@@ -121,3 +121,76 @@ def test_limit_takes_rows_by_seed_in_their_order() -> None:
 def test_limit_of_nothing_or_of_more_is_all(number: int) -> None:
     train = dataset(["a"] * 100).splits["train"]
     assert limit(train, number, 1) is train
+
+
+# Whole documents ---------------------------------------------------------------------------------------------
+
+
+def articles(sizes: list[int]) -> Dataset:
+    """Return a train split with an article of each size, their rows mixed."""
+    titles = [f"t{title}" for title, size in enumerate(sizes) for _ in range(size)]
+    found = dataset([n % 2 for n in range(len(titles))])
+    order = sorted(range(len(titles)), key=lambda n: (n * 7919) % 104_729)
+    for row, place in zip(found.splits["train"].examples, order, strict=True):
+        row["title"] = titles[place]
+    return found
+
+
+def title_of(example: dict[str, Any]) -> Any:
+    return example["title"]
+
+
+def test_cut_leaves_no_document_on_both_sides() -> None:
+    made = articles([3, 9, 1, 20, 7, 5, 5, 5, 40, 5])
+    found, chosen = cut(made, label_of, title_of)
+    train, validation = found.splits["train"], found.splits["validation"]
+    assert not {*map(title_of, train.examples)} & {*map(title_of, validation.examples)}
+    assert sorted(ids(train) + ids(validation)) == list(range(100))
+    assert ids(validation) == chosen == sorted(chosen)
+    assert 1 <= len(chosen) <= 10
+    assert validation.place(0) == f"train.tsv:{chosen[0] + 2}"
+
+
+def test_cut_of_documents_says_so_and_why() -> None:
+    found, chosen = cut(articles([5] * 20), label_of, title_of, name=" tuning", purpose="a threshold is tuned")
+    assert len(chosen) == 10
+    said = "a threshold is tuned, so 10 of 100 training rows (whole documents) are held out for it"
+    assert found.notes == ["first", said]
+    assert {*found.splits} == {"train", " tuning"}
+    assert found.splits[" tuning"].name == " tuning"
+
+
+@pytest.mark.parametrize("document", [lambda example: None, lambda example: "the only one"])
+def test_cut_of_one_document_is_by_rows(document: Any) -> None:
+    made = dataset(["rare"] * 20 + ["common"] * 80)
+    found, chosen = cut(made, label_of, document)
+    assert chosen == cut(made, label_of)[1]
+    assert Counter(map(label_of, found.splits["validation"].examples)) == {"rare": 2, "common": 8}
+    assert "documents" not in found.notes[-1]
+
+
+def test_cut_takes_the_smallest_document_where_none_fits() -> None:
+    found, chosen = cut(articles([30, 12, 58]), label_of, title_of)
+    assert len(chosen) == 12
+    assert {*map(title_of, found.splits["validation"].examples)} == {"t1"}
+
+
+def test_cut_of_documents_is_always_the_same_rows() -> None:
+    made = articles([4] * 25)
+    assert cut(made, label_of, title_of)[1] == cut(made, label_of, title_of)[1]
+
+
+@given(st.lists(st.integers(0, 12), min_size=2, max_size=120), st.integers(1, 60))
+def test_whole_takes_all_of_each_document_it_takes(documents: list[int], number: int) -> None:
+    chosen = whole(list(documents), number)
+    assert chosen == sorted(set(chosen))
+    names = {documents[index] for index in chosen}
+    assert chosen == [index for index, name in enumerate(documents) if name in names]
+    sizes = Counter(documents)
+    if min(sizes.values()) > number:
+        assert len(names) == 1
+        assert len(chosen) == min(sizes.values())
+    else:
+        left = [size for name, size in sizes.items() if name not in names]
+        assert 0 < len(chosen) <= number
+        assert all(len(chosen) + size > number for size in left), "another document would have fitted"
