@@ -139,7 +139,9 @@ def options(task_type: str) -> str:
     late = ast.unparse(assigned["decoding"]) if "decoding" in assigned else ""
     known = assigned["options"]
     assert isinstance(known, ast.Dict)
-    kinds = {ast.literal_eval(key): ast.unparse(kind) for key, kind in zip(known.keys, known.values, strict=True) if key}
+    kinds = {
+        ast.literal_eval(key): ast.unparse(kind) for key, kind in zip(known.keys, known.values, strict=True) if key
+    }
     names = {"bool": "true, false", "int": "number", "str": "text"}
     rows = [
         (f"`{key}`", names[kind], "yes" if repr(key) in late else "no", OPTIONS[task_type][key])

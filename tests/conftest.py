@@ -89,6 +89,22 @@ def save_tiny_bert(folder: Path, *, seed: int = 0, **changes: object) -> Path:
     return folder
 
 
+def save_tiny_characters(folder: Path, text: str) -> Path:
+    """Write a tiny BERT whose WordPiece tokenizer knows the characters of a text, as Chinese BERTs do."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    characters = sorted({*text.lower()} - {*" \t\n"})
+    words = [*WORDS[:5], *characters, *(f"##{c}" for c in characters if c.isascii())]
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(words)}, model_max_length=128)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=len(words), max_position_embeddings=128, **sizes)
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def reviews(number: int, *, seed: int = 0) -> list[dict[str, str]]:
     """Return invented rows whose label can be read off one of their words."""
     rng = random.Random(seed)

@@ -19,11 +19,11 @@ from typer.main import get_command
 
 import bertkit
 from bertkit import config, encoder
-from bertkit.adapters import find
+from bertkit.adapters import find, types
 from bertkit.cli import app
 from bertkit.encoder import Source
 from bertkit.task import from_table, merge
-from tests.conftest import reviews, save_tiny_bert, write_jsonl
+from tests.conftest import questions, reviews, save_tiny_bert, sentences, write_conll, write_jsonl, write_squad
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -99,6 +99,43 @@ def test_every_setting_and_task_key_is_in_the_reference() -> None:
             assert f"| `{name}` |" in reference
 
 
+def test_every_option_of_a_task_type_is_in_the_reference(generate: Any) -> None:
+    reference = (DOCS / "reference/task-keys.md").read_text()
+    known = {name: kind.options for name in types() if (kind := find(name)).options}
+    assert {name: set(meaning) for name, meaning in generate.OPTIONS.items()} == {n: set(o) for n, o in known.items()}
+    for name, options in known.items():
+        assert f"<!-- generated: options {name} -->" in reference
+        assert generate.options(name).count(" | yes | ") == len(find(name).decoding)
+        assert all(f"| `{option}` |" in reference for option in options)
+
+
+def test_results_stand_beside_the_plain_trainers(
+    generate: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = {"date": "2026-01-01", "cores": 2, "processor": "x", "memory_gib": 8, "python": "3", "versions": {}}
+    monkeypatch.setattr(generate, "RESULTS", tmp_path)
+    assert generate.results("squad2") == generate.NOT_MEASURED
+
+    def write(name: str, *runs: dict[str, Any]) -> None:
+        found = {"command": f"python {name}", "machine": machine, "summary": {"halfB": {}}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(found | {"runs": runs}))
+
+    plain = [{"seed": n, "seconds": 2.0 + n, "scores": {"halfB": {"f1": 50.0 + n}}} for n in (1, 3)]
+    write("plain_squad2", *plain)
+    assert "bertkit: not measured yet." in generate.results("squad2")
+    own = {"seed": 1, "seconds": 9.0, "scores": {"halfB": {"f1": 60.0, "f1_at_0": 55.0}}, "argmax": {"f1": 40.0}}
+    write("squad2", own | {"details": {"best_f1": 61.0}})
+    lines = generate.results("squad2").splitlines()
+    assert lines[2:7] == [
+        "| f1 | bertkit | 60.0000 |  | 60.0000 (1) |",
+        "| f1 | bertkit, argmax | 40.0000 |  | 40.0000 (1) |",
+        "| f1_at_0 | plain Trainer | 52.0000 | 1.4142 | 51.0000 (1), 53.0000 (3) |",
+        "| f1_at_0 | bertkit | 55.0000 |  | 55.0000 (1) |",
+        "| best_f1 | bertkit | 61.0000 |  | 61.0000 (1) |",
+    ]
+    assert "Median time of a run: plain Trainer 4 s; bertkit 9 s." in lines
+
+
 def test_results_are_tables(generate: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     machine = {
         "date": "2026-01-01",
@@ -167,6 +204,8 @@ def place(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(encoder, "_installed", lambda name: Source(name=name, folder=small))
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "reviews.jsonl", reviews(40))
+    write_conll(tmp_path / "sentences.conll", sentences(40))
+    write_squad(tmp_path / "questions.json", questions(60, unanswered=4), impossible=True)
     return tmp_path
 
 

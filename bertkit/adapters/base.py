@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from bertkit.config import EvalConfig, TrainConfig, build, convert
@@ -378,6 +379,15 @@ class Adapter:
         if problems:
             raise ConfigError(joined(problems))
 
+    @staticmethod
+    def by_example(
+        reduced: Sequence[np.ndarray], features: Sequence[Feature]
+    ) -> Iterator[tuple[int, list[tuple[np.ndarray, Feature]]]]:
+        """Yield each example's index with what :meth:`reduce` kept of each of its features."""
+        rows = zip(reduced, features, strict=True)
+        for index, group in groupby(rows, key=lambda row: row[1].example):
+            yield index, list(group)
+
     def texts(self, examples: Iterable[Example], role: str) -> list[str]:
         """Return the texts of a role as the tokenizer can take them: a lone surrogate becomes U+FFFD."""
         return [without_surrogates(self.value(example, role)) for example in examples]
@@ -413,7 +423,7 @@ def too_long(example: int, length: int, max_length: int) -> ExampleError:
     return ExampleError(
         example,
         f"has {length} tokens, and train.max_length is {max_length} with on_long = 'error'. "
-        "Raise max_length, or set train.on_long to truncate, head-tail or window.",
+        "Raise max_length, or set train.on_long to window or truncate.",
     )
 
 

@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertkit.adapters import windows
@@ -277,9 +276,8 @@ class SequenceClassification(Adapter):
         import numpy as np
 
         predictions = []
-        rows = zip(reduced, features, strict=True)
-        for _, group in groupby(rows, key=lambda row: row[1].example):
-            logits, shown_by = zip(*group, strict=True)
+        for _, rows in self.by_example(reduced, features):
+            logits, shown_by = zip(*rows, strict=True)
             prediction = self._prediction(np.mean(np.asarray(logits, dtype=np.float64), axis=0))
             predictions.append(prediction | ({"truncated": True} if shown_by[0].num_cut else {}))
         assert len(predictions) == len(examples), "every example has at least one feature"

@@ -11,7 +11,6 @@ import math
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from bertkit.adapters import windows
@@ -485,9 +484,7 @@ class SpanQA(Adapter):
             otherwise answer. With ``options.alternatives``, the next best.
         """
         predictions = []
-        rows = zip(reduced, features, strict=True)
-        for index, group in groupby(rows, key=lambda row: row[1].example):
-            found = list(group)
+        for index, found in self.by_example(reduced, features):
             context = self.value(examples[index], "context")
             null = min(float(rows_of[0, 2]) for rows_of, _ in found)
             prediction = self._prediction(_best_spans(found, context), null, context)

@@ -538,8 +538,7 @@ class TokenTagging(Adapter):
         A word that no feature shows is ``O``.
         """
         predictions = []
-        for index, group in groupby(zip(reduced, features, strict=True), key=lambda row: row[1].example):
-            rows = list(group)
+        for index, rows in self.by_example(reduced, features):
             num_words = rows[0][1].aligned.num_words
             logits = {w: row for array, feature in rows for w, row in zip(feature.aligned.words, array, strict=True)}
             prediction = self._prediction(self.sentence(examples[index]), num_words, logits)

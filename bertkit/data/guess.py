@@ -96,7 +96,9 @@ ROLES: dict[str, Role] = {
         content="a column in which few values repeat",
     ),
     "tokens": Role(names=("words", "token"), candidates=_word_lists, content="a column of lists"),
-    "tags": Role(names=("ner_tags", "pos_tags", "labels", "tag", "upos"), candidates=_word_lists, content="a column of lists"),
+    "tags": Role(
+        names=("ner_tags", "pos_tags", "labels", "tag", "upos"), candidates=_word_lists, content="a column of lists"
+    ),
     "question": Role(names=("query",)),
     "context": Role(names=("passage", "paragraph"), candidates=_texts, content="the column with the longest texts"),
     "answers": Role(names=("answer",)),

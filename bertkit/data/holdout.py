@@ -42,9 +42,9 @@ def cut(
     train = dataset.splits["train"]
     total = len(train.examples)
     if total < 10:
+        way = "Name one with --set data.files.validation=FILE, or give" if name == "validation" else "Give"
         raise DataError(
-            f"{train.source} has {total} rows and there is no validation split: a tenth of so few says nothing. "
-            "Name one with --set data.files.validation=FILE, or give more rows."
+            f"{train.source} has {total} rows and {purpose}: a tenth of so few says nothing. {way} more rows."
         )
     number = min(MOST, max(1, round(total * SHARE)))
     documents = [document(example) for example in train.examples]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import time
-from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +28,7 @@ from bertkit.workflows import preparation
 from tests.adapters.test_sequence_classification import CLS, SEP, ids, text, tokenizer
 from tests.adapters.test_windows import is_max_context
 from tests.families import FAMILIES, Family
+from tests.texts import ODD, WORDS, jumble
 
 Row = dict[str, Any]
 LEFT = Padding(token=0, token_type=0, left=True)
@@ -599,12 +598,10 @@ def test_nothing_lost_is_nothing_said() -> None:
     assert adapter.truncation_notes(found) == []
 
 
-def test_context_of_a_book_is_encoded_in_time_that_grows_with_its_length() -> None:
+def test_context_of_a_book_is_encoded_whole() -> None:
     adapter = made(train={"max_length": 384}, stride=128)
     context = " ".join(text(100) for _ in range(400))
-    begin = time.perf_counter()
     features = encoded(adapter, row(context))
-    assert time.perf_counter() - begin < 10, "a list of all offsets for each token takes minutes"
     assert sum(int(f.aligned.owned.sum()) for f in features) == 40_000
 
 
@@ -1174,7 +1171,7 @@ def test_state_survives_json_to_the_last_digit() -> None:
 def test_tuned_threshold_gives_the_f1_that_it_promises_and_none_gives_more(found: list[tuple[int, Any, bool]]) -> None:
     adapter = made(stride=1, unanswerable=True)
     rows = [GOLD[0] if has else NONE[0] for _, _, has in found]
-    scores = [None if said is None else score / 2 for score, said, _ in found]
+    scores = [None if said is None else score / 20 for score, said, _ in found]
 
     def f1_at(threshold: float) -> float:
         adapter.threshold = threshold
@@ -1217,25 +1214,6 @@ def test_official_prediction_file_is_one_object_of_answers() -> None:
 
 # Anything at all ---------------------------------------------------------------------------------------------
 
-ODD = [
-    *"\u0300\u0301\u20dd\u0e35\u0e48\u093f\u0941\u05b8\u064f\u3099",
-    *"\u200b\u200c\u200d\u2060\ufeff\u00ad\u202e\ufe0f\U000e0001\U0001f3fd",
-    *"\x00\x01\x07\x1b\x7f\x85\t\n\r\x0b\x0c\u2028\u2029\u00a0\u3000 ",
-    *"\U0001f600\U0001f468\U0001f1f3\u2764\u6211\u4eec\u3042\uac00\u1100\u1161\ufb01\ufdfa\u0130\u1e9e\u01c5\u2126\ufffd\ufffe\U0010ffff",
-]  # fmt: skip
-WORDS = [
-    "the",
-    "film",
-    "good",
-    "\u6211\u4eec",
-    "\u0928\u092e\u0938\u094d\u0924\u0947",
-    "\u0645\u0631\u062d\u0628\u0627",
-    "[SEP]",
-    "[CLS]",
-    "<s>",
-    "##a",
-    "\u2581",
-]
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 anything = st.one_of(
     st.text(CHARACTERS, max_size=60),
@@ -1282,19 +1260,6 @@ def test_offsets_cut_the_text_that_they_name_whatever_the_text(
     check_offsets(prediction, context)
     shown = [context[a:b] for f in features for a, b in f.aligned.spans]
     assert (prediction["best_span"] is None) == (not any(part.strip() for part in shown))
-
-
-def jumble(rng: random.Random) -> str:
-    """Return a text of words, long words, and characters of any script or none."""
-    parts: list[Callable[[], str]] = [
-        lambda: rng.choice(WORDS),
-        lambda: rng.choice(["good", "bad", "film", "a"]),
-        lambda: "".join(rng.choices(ODD, k=rng.randint(1, 4))),
-        lambda: chr(rng.choice([rng.randint(0, 0xD7FF), rng.randint(0xE000, 0x10FFFF)])),
-        lambda: rng.choice("ab\u6211\u0301") * rng.randint(1, 120),
-    ]
-    pieces = rng.choices(parts, weights=[6, 10, 4, 3, 1], k=rng.choice([0, 1, 5, 20, 20, 60]))
-    return "".join(piece() + rng.choice([" ", " ", " ", "", "\t"]) for piece in pieces)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit import encoder, metrics
+from bertkit import encoder, infer, metrics
 from bertkit.adapters import find, recognise
 from bertkit.adapters.token_tagging import TokenTagging, prefix_space
 from bertkit.config import TrainConfig
@@ -24,6 +25,7 @@ from bertkit.task import DataSource, Task
 from tests import families
 from tests.adapters.test_words import TEXTS
 from tests.families import FAMILIES, Family
+from tests.texts import jumble
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 BYTE_LEVEL = [family for family in FAMILIES if family.name in ("RoBERTa", "GPT-2", "ModernBERT")]
@@ -812,6 +814,37 @@ def test_offsets_cut_the_text_that_they_name(text: str, name: str, seed: int) ->
         assert any(start == entity["start"] for start, _ in spans)
         assert any(end == entity["end"] for _, end in spans)
     assert adapter._illegal([found["tags"]]) == 0
+
+
+@pytest.mark.slow
+def test_offsets_of_10000_sentences_cut_the_text_that_they_name(tiny_encoder: Path) -> None:
+    from accelerate import Accelerator
+
+    rng = random.Random(0)
+    adapter = made(max_length=64)
+    source = encoder.find(str(tiny_encoder))
+    loaded = encoder.load(source, auto_class=adapter.auto_class, labels=adapter.labels, seed=0)
+    adapter.bind(loaded.tokenizer)
+    rows = [{"text": jumble(rng)} for _ in range(10_000)]
+    found = infer.stream(
+        adapter,
+        loaded.model,
+        loaded.tokenizer,
+        rows,
+        chunk=1000,
+        accelerator=Accelerator(cpu=True),
+        batch_tokens=16_384,
+    )
+    entities = 0
+    for row, (_, prediction) in zip(rows, found, strict=True):
+        text = row["text"]
+        words = [text[start:end] for start, end in prediction["words"]]
+        assert len(words) == len(prediction["tags"])
+        assert "".join(words) == "".join(text.split())
+        for entity in prediction["entities"]:
+            assert entity["text"] == text[entity["start"] : entity["end"]] != ""
+        entities += len(prediction["entities"])
+    assert entities > 10_000
 
 
 @settings(max_examples=100, deadline=None)

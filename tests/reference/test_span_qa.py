@@ -53,12 +53,21 @@ def qa_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(about_meals(120), encoder=own, out=folder / "run", settings=settings).run
 
 
-def plain_spans(model: Any, tokenizer: Any, example: Row) -> tuple[list[tuple[float, int, int]], float]:
+def plain_spans(
+    model: Any, tokenizer: Any, example: Row, *, segments: bool = True
+) -> tuple[list[tuple[float, int, int]], float]:
     """Return minus score, start and end of every span of context tokens, best first, and the score of [CLS].
 
-    Nothing of bertkit's is in it: transformers' tokenizer, model and offsets, and two loops.
+    Nothing of bertkit's is in it: transformers' tokenizer, model and offsets, and two loops. ALBERT's and XLNet's
+    tokenizers must be asked for the segment ids with which the models were pre-trained.
     """
-    encoded = tokenizer(example["question"], example["context"], return_offsets_mapping=True, return_tensors="pt")
+    encoded = tokenizer(
+        example["question"],
+        example["context"],
+        return_offsets_mapping=True,
+        return_token_type_ids=segments,
+        return_tensors="pt",
+    )
     offsets = encoded.pop("offset_mapping")[0].tolist()
     with torch.inference_mode():
         outputs = model.eval()(**encoded)
@@ -153,7 +162,8 @@ def assert_same(adapter: SpanQA, loaded: encoder.Encoder, plain: Any, tokenizer:
             reduced = adapter.reduce(loaded.model.eval()(**adapter.inputs(batch)), batch)
         (prediction,) = adapter.decode(reduced, features, [example])
         context = example["context"]
-        spans, null = plain_spans(plain, tokenizer, example)
+        segments = "token_type_ids" in batch
+        spans, null = plain_spans(plain, tokenizer, example, segments=segments)
         score, start, end = spans[0]
         assert prediction["no_answer_score"] == pytest.approx(null + score, abs=1e-5)
         assert prediction["answer"] == context[start:end].strip()

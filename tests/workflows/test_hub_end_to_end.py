@@ -20,7 +20,7 @@ import pytest
 import bertkit
 from bertkit.data import hub as hub_module
 from bertkit.errors import ModelError
-from tests.conftest import reviews, save_tiny_bert, write_jsonl
+from tests.conftest import questions, reviews, save_tiny_bert, sentences, write_jsonl
 from tests.hub.server import ALWAYS, Hub, commit, environment, make_glue_repo, repository, serve
 
 ENCODER, DATA = "owner/tiny", "nyu-mll/glue"
@@ -234,6 +234,68 @@ def test_a_private_encoder_is_fetched_with_the_user_s_token(root: Path, tmp_path
     assert result["steps"] == 1
     for path in (tmp_path / result["run"]).rglob("*"):
         assert not path.is_file() or TOKEN.encode() not in path.read_bytes()
+
+
+# Words and spans ---------------------------------------------------------------------------------------------
+
+TAGS = ["O", "B-JOY", "I-JOY", "B-WOE", "I-WOE"]
+
+
+def make_tagging_repo(root: Path, name: str) -> None:
+    """Write a data set repository laid out like ``conll2003``: lists of words, and of ids into the schema's names."""
+    import datasets
+
+    words, tags = datasets.Value("string"), datasets.ClassLabel(names=TAGS)
+    features = datasets.Features({"id": words, "tokens": datasets.Sequence(words), "ner_tags": datasets.Sequence(tags)})
+    for split, size in (("train", 24), ("validation", 8), ("test", 8)):
+        rows = [
+            {"id": str(n), "tokens": row["tokens"], "ner_tags": list(map(TAGS.index, row["tags"]))}
+            for n, row in enumerate(sentences(size, seed=size))
+        ]
+        write_split(root, name, split, datasets.Dataset.from_list(rows, features=features))
+
+
+def make_squad_repo(root: Path, name: str) -> None:
+    """Write a data set repository laid out like ``rajpurkar/squad_v2``."""
+    import datasets
+
+    text = datasets.Value("string")
+    answers = datasets.Sequence({"text": text, "answer_start": datasets.Value("int32")})
+    names = ("id", "title", "context", "question")
+    features = datasets.Features({**dict.fromkeys(names, text), "answers": answers})
+    for split, size in (("train", 60), ("validation", 10)):
+        rows = datasets.Dataset.from_list(questions(size, unanswered=4, seed=size), features=features)
+        write_split(root, name, split, rows)
+
+
+def write_split(root: Path, name: str, split: str, rows: Any) -> None:
+    folder = repository(root, name, kind="datasets") / "data"
+    folder.mkdir(exist_ok=True)
+    rows.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["token-tagging", "span-qa"])
+def test_words_and_spans_of_the_hub_are_learned(kind: str, root: Path, tmp_path: Path) -> None:
+    (make_tagging_repo if kind == "token-tagging" else make_squad_repo)(root, f"owner/{kind}")
+    options = "[options]\nstride = 4\n" if kind == "span-qa" else ""
+    (tmp_path / "my.toml").write_text(f'type = "{kind}"\n{options}[data]\nhub = "owner/{kind}"\n')
+    with serve(root) as hub:
+        env = hub.env(tmp_path / "home")
+        result = run(tmp_path, env, "finetune", "my.toml", "--encoder", ENCODER, *SMALL)
+        scored = run(tmp_path, env, "eval", result["run"], "--json", *SMALL[-5:-1])
+    record = json.loads((tmp_path / result["run"] / "run.json").read_text())
+    assert record["dataset_revision"] == commit(root / "datasets" / "owner" / kind)
+    assert scored["scores"] == result["scores"]["validation"]
+    if kind == "token-tagging":
+        assert sorted(record["label_map"].values()) == sorted(TAGS)
+        assert record["num_examples"] == {"train": 24, "validation": 8, "test": 8}
+        assert result["scores"].keys() == {"validation", "test"}
+        assert record["resolved_task"]["columns"] == {"tokens": "tokens", "tags": "ner_tags"}
+    else:
+        assert record["resolved_task"]["options"] == {"stride": 4, "unanswerable": True}
+        assert record["num_examples"]["train"] + len(record["tuning_rows"]) == 60
+        assert {"f1", "exact_match", "f1_at_0"} <= scored["scores"].keys()
 
 
 # What the Hub refuses ----------------------------------------------------------------------------------------

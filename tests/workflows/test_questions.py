@@ -13,7 +13,7 @@ import pytest
 import bertkit
 from bertkit.errors import ConfigError, DataError, RunError
 from bertkit.workflows.tasks import new
-from tests.conftest import questions, save_tiny_bert, write_jsonl, write_squad
+from tests.conftest import questions, save_tiny_bert, save_tiny_characters, write_jsonl, write_squad
 from tests.workflows.training import Listener, lines, record, same_weights, train
 
 OPTIONS: dict[str, Any] = {"precision": "float32", "threads": 1}
@@ -548,3 +548,46 @@ def test_checkpoint_of_others_is_scored_and_predicts(foreign: Path, tmp_path: Pa
     row = unlabelled(1)[0]
     (prediction,) = predict([row], foreign, task=tmp_path / "mine.toml")
     assert prediction["answer"] == row["context"][prediction["start"] : prediction["end"]] != ""
+
+
+# Chinese -------------------------------------------------------------------------------------------------------
+
+
+def chinese(number: int) -> Rows:
+    """Return questions in CMRC's manner: no spaces, several answers of different readers, long contexts."""
+    people, places = ["王小明", "李雷", "司马相如", "韩梅梅"], ["北京", "西二旗", "上海滩"]
+    rows: Rows = []
+    for n in range(number):
+        person, place = people[n % 4], places[n % 3]
+        context = (
+            f"《龘》是一本书，😀{'很好看，' * (n % 30)}作者是“{person}”，1998年出生于{place}。"
+            + "后来他去了别处，" * (n % 7)
+        )
+        asked = ("作者是谁？", person) if n % 2 else ("他出生于哪里？", place)
+        start = context.index(asked[1])
+        answers = {"text": [asked[1], asked[1], context[start : start + 4]], "answer_start": [start, start, start]}
+        rows.append(
+            {"id": f"TRIAL_{n}", "title": f"书{n}", "context": context, "question": asked[0], "answers": answers}
+        )
+    return rows
+
+
+def test_chinese_answers_are_cut_exactly_and_scored_by_character(tmp_path: Path) -> None:
+    rows = chinese(48)
+    known = "".join(row["context"] + row["question"] for row in rows).replace("龘", "").replace("😀", "")
+    body = save_tiny_characters(tmp_path / "body", known)
+    data = write_squad(tmp_path / "trial.json", rows)
+    settings = STRIDE | {"options.rules": "cmrc2018", "train.epochs": 2, "train.max_length": 48}
+    result = train(data, encoder=body, out=tmp_path / "run", settings=settings)
+    assert record(result.run)["truncation"]["train"]["answers_lost"] == 0
+    assert record(result.run)["truncation"]["train"]["windows"] > record(result.run)["num_examples"]["train"]
+    scored = bertkit.evaluate(result.run, data=data, **OPTIONS)
+    for row, prediction in zip(rows, scored.predictions, strict=True):
+        assert prediction["answer"] == row["context"][prediction["start"] : prediction["end"]] != ""
+    from bertkit import metrics
+
+    given = [{"id": r["id"], "prediction_text": p["answer"]} for r, p in zip(rows, scored.predictions, strict=True)]
+    references = [{"id": row["id"], "answers": row["answers"]} for row in rows]
+    wanted = metrics.load("cmrc2018").compute(predictions=given, references=references)
+    assert {name: scored.scores[name] for name in ("exact_match", "f1")} == wanted
+    assert 0 < wanted["f1"] <= 100

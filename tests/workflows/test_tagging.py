@@ -15,7 +15,7 @@ import bertkit
 from bertkit.errors import ConfigError, DataError, RunError
 from bertkit.workflows.predict import predict_file
 from bertkit.workflows.tasks import new
-from tests.conftest import save_tiny_bert, sentences, write_conll, write_jsonl
+from tests.conftest import save_tiny_bert, save_tiny_characters, sentences, write_conll, write_jsonl
 from tests.workflows.training import Listener, lines, record, same_weights, train
 
 LABELS = ["O", "B-JOY", "B-WOE", "I-JOY", "I-WOE"]
@@ -514,3 +514,46 @@ def test_file_of_predictions_is_read_back(tagging_run: Path, tmp_path: Path) -> 
 
 def test_long_sentences_run_in_windows_by_default(tagging_run: Path) -> None:
     assert record(tagging_run)["config"]["train"]["on_long"] == "window"
+
+
+# Chinese -------------------------------------------------------------------------------------------------------
+
+PEOPLE, PLACES = ["王小明", "李雷", "司马相如"], ["北京", "西二旗", "上海滩"]
+
+
+def chinese(number: int) -> Rows:
+    """Return sentences of one character a word, with names of persons and places, rare characters, Latin and emoji."""
+    rows = []
+    for n in range(number):
+        person, place = PEOPLE[n % 3], PLACES[n // 3 % 3]
+        parts = [("今天", ""), (person, "PER"), ("在", ""), (place, "LOC"), ("吃饭，😀NBA㐀龘。", "")][n % 2 :]
+        tokens = [char for text, _ in parts for char in text]
+        tags = [
+            f"{'I' if place else 'B'}-{kind}" if kind else "O" for text, kind in parts for place in range(len(text))
+        ]
+        rows.append({"tokens": tokens, "tags": tags})
+    return rows
+
+
+def test_every_chinese_character_is_tagged(tmp_path: Path) -> None:
+    rows = chinese(60)
+    known = "".join("".join(row["tokens"]) for row in rows).replace("龘", "").replace("😀", "")
+    body = save_tiny_characters(tmp_path / "body", known)
+    data = write_conll(tmp_path / "weibo.conll", rows)
+    settings = {"train.epochs": 12, "train.learning_rate": 1e-2, "train.max_length": 16}
+    result = train(data, encoder=body, out=tmp_path / "run", settings=settings)
+    kept = record(result.run)["truncation"]
+    assert all((kept[split]["words_past_limit"], kept[split]["words_without_token"]) == (0, 0) for split in kept)
+    assert result.scores["validation"]["f1"] > 0.9
+    scored = bertkit.evaluate(result.run, data=data, **OPTIONS)
+    assert all(0 <= value <= 1 for value in scored.scores.values() if isinstance(value, float))
+    for row, prediction in zip(rows, scored.predictions, strict=True):
+        assert [" ".join(row["tokens"])[start:end] for start, end in prediction["words"]] == row["tokens"]
+        assert len(prediction["tags"]) == len(row["tokens"])
+    text = "今天王小明在上海滩吃饭，NBA😀龘。"
+    (raw,) = predict([text], result.run)
+    assert [text[start:end] for start, end in raw["words"]] == [*"今天王小明在上海滩吃饭，", "NBA", "😀", *"龘。"]
+    assert [(e["label"], e["text"], text[e["start"] : e["end"]]) for e in raw["entities"]] == [
+        ("PER", "王小明", "王小明"),
+        ("LOC", "上海滩", "上海滩"),
+    ]
