@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 # A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
@@ -19,6 +20,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# No test may depend on speed.
+hypothesis.settings.register_profile("bertkit", deadline=None)
+hypothesis.settings.load_profile("bertkit")
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 GOOD = ["good", "fine", "warm", "bright"]

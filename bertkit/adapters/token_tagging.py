@@ -591,7 +591,7 @@ class TokenTagging(Adapter):
         return {k: v for name in names for k, v in ((name, scores[name]), (f"{name}_interval", bounds[name]))}
 
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
-        """Return the scheme, how entities are counted, strict F1, illegal places of the true tags and each type's scores."""
+        """Return scheme, counting, strict F1, the illegal places of the true tags, and each type's scores."""
         if not self.scheme:
             return {}
         predicted, gold = self._both(predictions, examples)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from bertkit import config, infer
 from bertkit.adapters.base import Example, ExampleError, Prediction
 from bertkit.config import DeviceConfig
-from bertkit.data import files
+from bertkit.data import files, sources
 from bertkit.errors import ConfigError, DataError, RunError, did_you_mean, joined
 from bertkit.events import Listener, Note, Phase, Progress, ignore
 from bertkit.run import json_line
@@ -136,7 +136,8 @@ def predict(rows: Iterable[str | Mapping[str, Any]] | str | Path, **options: Any
     """
     predictor = load(**options)
     if isinstance(rows, str | Path):
-        read = files.stream(Path(rows), columns=predictor.model.task.columns)
+        path, task = Path(rows), predictor.model.task
+        read = files.stream(path, format=sources.format_for(path, task.data.format), columns=task.columns)
         return [prediction for _, prediction in predictor.stream(read)]
     return predictor(rows)
 

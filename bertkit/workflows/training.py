@@ -526,6 +526,6 @@ def as_json(value: Any) -> Any:
 
 def plainly(difference: str) -> str:
     """Return a difference in the user's words."""
-    if difference.startswith(("data_hash", "held_out_rows")):
+    if difference.startswith(("data_hash", "held_out_rows", "tuning_rows")):
         return "the data is not what it was then"
     return difference.removeprefix("request.").removeprefix("task_table.")

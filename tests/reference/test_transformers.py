@@ -140,8 +140,10 @@ def test_saved_folder_that_predicts_otherwise_ends_the_run(
     save = encoder.save
 
     def damaging(model: Any, tokenizer: Any, folder: Path) -> None:
-        model.classifier.bias.data += 0.5 * model.classifier.bias.data.new_tensor([1.0, -1.0])
+        change = 0.5 * model.classifier.bias.data.new_tensor([1.0, -1.0])
+        model.classifier.bias.data += change
         save(model, tokenizer, folder)
+        model.classifier.bias.data -= change
 
     monkeypatch.setattr("bertkit.encoder.save", damaging)
     with pytest.raises(

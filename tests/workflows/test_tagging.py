@@ -146,6 +146,15 @@ def test_task_file_names_columns_by_position(tiny_encoder: Path, plain_run: Path
     assert [len(p["tags"]) for p in predict(tmp_path / "words.conll", result.run)] == [2, 1]
 
 
+def test_file_without_a_known_suffix_is_read_as_it_is_said_to_be(tagging_run: Path, tmp_path: Path) -> None:
+    write_conll(tmp_path / "new.txt", sentences(5))
+    settings = {"data.format": "conll"}
+    scored = bertkit.evaluate(tagging_run, data=tmp_path / "new.txt", settings=settings, **OPTIONS)
+    assert predict(tmp_path / "new.txt", tagging_run, settings=settings) == scored.predictions
+    written = predict_file(tmp_path / "new.txt", out=None, run=tagging_run, settings=settings, **OPTIONS)
+    assert [json.loads(line)["prediction"] for line in written] == scored.predictions
+
+
 def test_parts_of_speech_are_scored_by_words(tiny_encoder: Path, tmp_path: Path) -> None:
     """A tag set that is not BIO-like makes no entities."""
     kinds = {"O": "NOUN", "B": "VERB", "I": "ADJ"}
