@@ -2,7 +2,8 @@
 
 python -m benchmarks.questions squad --data DIR --seeds 1,2,3
 python -m benchmarks.questions squad2 --data DIR --seeds 1,2,3
-python -m benchmarks.questions squad --data DIR --seeds 1 --train-questions 0 --epochs 2 --length 384 --name longer
+python -m benchmarks.questions squad --data DIR --seeds 1 --train-questions 0 --epochs 2 --length 384 \\
+    --name squad_longer
 
 DIR holds dev-v1.1.json.gz, dev-v2.0.json.gz and article_halves.json. halfA trains and all of halfB is scored: NOT the
 official setting, since SQuAD's train is not used. With squad2 the no-answer threshold is tuned on articles of halfA.
@@ -25,13 +26,14 @@ TASKS = {"squad": "squad/v1", "squad2": "squad/v2"}
 SAMPLE = 200
 
 
-def halves(folder: Path, file: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the questions of halfA as ``train``, those of halfB, and a sample of these as ``validation``."""
+def halves(folder: Path, file: str, epochs: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the questions of halfA as ``train``, and those of halfB."""
     titles = json.loads((folder / "article_halves.json").read_text(encoding="utf-8"))
     rows = files.read(folder / file).examples
     train, scored = ([row for row in rows if row["title"] in titles[half]] for half in ("halfA", "halfB"))
-    # A sample is enough to choose the epoch by; all of halfB is scored once, at the end.
-    return {"train": train, "validation": scored[:: len(scored) // SAMPLE], "halfB": scored}
+    data = {"train": train, "halfB": scored}
+    # One epoch leaves nothing to choose, and a sample is scored for form's sake; else articles of halfA are held out.
+    return data | ({"validation": scored[:: len(scored) // SAMPLE]} if epochs == 1 else {})
 
 
 def one(data: dict[str, Any], seed: int, given: argparse.Namespace) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def main() -> None:
     parser.add_argument("--runs", default="runs/questions-benchmark")
     parser.add_argument("--name", default="", help="of the result file, else the data set's")
     given = parser.parse_args()
-    data = halves(given.data, FILES[given.data_set])
+    data = halves(given.data, FILES[given.data_set], given.epochs)
     command = f"python -m benchmarks.questions {given.data_set} --data DIR --encoder {given.encoder} "
     command += f"--seeds {given.seeds} --train-questions {given.train_questions} --epochs {given.epochs} "
     command += f"--length {given.length}" + (f" --name {given.name}" if given.name else "")

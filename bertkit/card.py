@@ -80,10 +80,12 @@ def _training(record: Mapping[str, Any]) -> str:
 
 def _limits(record: Mapping[str, Any]) -> str:
     task, train = record["resolved_task"], record["config"]["train"]
-    cut = record["truncation"].get("train", {}).get("share_of_examples", 0)
+    found = record["truncation"].get("train", {})
+    cut, parts = found.get("share_of_examples", 0), found.get("examples_in_windows", 0)
     sentences = [
         f"Reads at most {train['max_length']} tokens (on_long = `{train['on_long']}`); "
-        f"{cut:.1%} of the training examples were longer.",
+        + (f"{parts} training examples were longer and read in overlapping windows." if parts else "")
+        + ("" if parts else f"{cut:.1%} of the training examples were longer."),
     ]
     if record["held_out_rows"]:
         sentences.append(

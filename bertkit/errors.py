@@ -99,6 +99,12 @@ def joined(problems: Iterable[str], *, most: int = 8) -> str:
     return "; ".join(listed[:most]) + (f"; and {rest} more" if rest > 0 else "")
 
 
+def sentence(problems: Iterable[str]) -> str:
+    """Join problems as :func:`joined` does and end with a full stop, where no question stands at the end."""
+    text = joined(problems)
+    return text if text.endswith("?") else f"{text}."
+
+
 def one_line(text: str) -> str:
     """Fold white space and drop control characters, which may come from data, so that a message stays one line."""
     folded = " ".join(text.split())

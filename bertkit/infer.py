@@ -104,12 +104,17 @@ def _parts(examples: Iterable[Example], chunk: int) -> Iterator[list[Example]]:
     size = 0
     for example in examples:
         part.append(example)
-        size += sum(len(value) for value in example.values() if isinstance(value, str))
+        size += sum(map(_characters, example.values()))
         if len(part) >= chunk or size >= CHARACTERS:
             yield part
             part, size = [], 0
     if part:
         yield part
+
+
+def _characters(cell: Any) -> int:
+    """Return the characters of a text, or of the words in a list."""
+    return sum(map(_characters, cell)) if isinstance(cell, list) else len(cell) if isinstance(cell, str) else 0
 
 
 def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

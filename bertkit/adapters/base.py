@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from bertkit.config import EvalConfig, TrainConfig, build, convert
-from bertkit.errors import ConfigError, DataError, did_you_mean, joined
+from bertkit.errors import ConfigError, DataError, did_you_mean, sentence
 from bertkit.task import Task
 
 if TYPE_CHECKING:
@@ -232,12 +232,14 @@ class Adapter:
         """Return what the length limit cuts: examples and tokens, as counts and shares."""
         per_example = {feature.example: feature.num_cut for feature in features}
         cut = [number for number in per_example.values() if number]
+        several = {one.example for one, other in pairwise(features) if one.example == other.example}
         total = sum(map(len, features)) + sum(cut)
         return {
             "examples": len(cut),
             "share_of_examples": len(cut) / max(1, len(per_example)),
             "tokens": sum(cut),
             "share_of_tokens": sum(cut) / max(1, total),
+            "examples_in_windows": len(several),
         }
 
     def truncation_notes(self, found: Mapping[str, Any]) -> list[str]:
@@ -377,7 +379,7 @@ class Adapter:
             choices = ", ".join(map(repr, ("auto", *self.decoders)))
             problems.append(f"eval.decode is '{self.evaluation.decode}', and for {self.task.type} there is {choices}")
         if problems:
-            raise ConfigError(joined(problems))
+            raise ConfigError(sentence(problems))
 
     @staticmethod
     def by_example(

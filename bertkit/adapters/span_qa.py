@@ -27,7 +27,7 @@ from bertkit.adapters.base import (
     shown,
     too_long,
 )
-from bertkit.errors import ConfigError, DataError, did_you_mean, joined
+from bertkit.errors import ConfigError, DataError, did_you_mean, joined, sentence
 from bertkit.task import Task
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class SpanQA(Adapter):
         if self.config.class_weights != "none":
             problems.append(f"train.class_weights is '{self.config.class_weights}', and spans have no classes")
         if problems:
-            raise ConfigError(joined(problems))
+            raise ConfigError(sentence(problems))
 
     # Examples ------------------------------------------------------------------------------------------------
 
@@ -373,7 +373,7 @@ class SpanQA(Adapter):
         said = super().truncation_notes(found)
         if found["answers_lost"]:
             share = f"{found['answers_lost']} answers ({found['share_of_answers_lost']:.1%})"
-            said.append(f"{share} are in no window whole, so their questions are learned as unanswered")
+            said.append(f"{share} are in no window whole; in training, their questions count as unanswered")
         return said
 
     # Batches and loss ----------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from bertkit.task import Task
 
 OUTSIDE = "O"
 """Tag of a word that is in no entity."""
+PREFIXES = {"IO": "I", "BIOES": "BIES", "IOBES": "BIES", "BILOU": "BILU"}
+"""Scheme -> the prefixes of its tags, where they are other than B and I."""
 NAMELESS = ("conll", "conllu")
 """Formats of files whose columns have no names."""
 
@@ -110,8 +112,12 @@ def without_tags(columns: Mapping[str, Any], examples: Sequence[Example]) -> Dat
     )
 
 
-def distinct(sequences: Iterable[Iterable[Any]], kinds: Iterable[str], notes: list[str]) -> tuple[str, ...]:
+def distinct(
+    sequences: Iterable[Iterable[Any]], kinds: Iterable[str], notes: list[str], *, scheme: str = ""
+) -> tuple[str, ...]:
     """Return the labels that the data shows, ``O`` first, and tell ``notes`` of them.
+
+    The entities of raw texts, whose labels are ``kinds``, get the tags of the scheme, IOB2's where none is named.
 
     Of BIO-like tags every type gets every prefix that there is: a tag that train happens to lack is no fault.
 
@@ -119,7 +125,9 @@ def distinct(sequences: Iterable[Iterable[Any]], kinds: Iterable[str], notes: li
         DataError: if there are fewer than two.
     """
     seen = {str(tag) for tags in sequences for tag in tags}
-    seen |= {f"{prefix}-{kind}" for kind in kinds for prefix in "BI"} | ({OUTSIDE} if kinds else set())
+    seen |= {f"{prefix}-{kind}" for kind in kinds for prefix in PREFIXES.get(scheme, "BI")} | (
+        {OUTSIDE} if kinds else set()
+    )
     if len(seen) < 2:
         raise DataError(
             f"The tags are {len(seen)} distinct ones ({', '.join(map(repr, seen))}), and tagging needs two. "

@@ -32,7 +32,7 @@ from bertkit.adapters.base import (
     without_surrogates,
 )
 from bertkit.adapters.tag_rows import OUTSIDE
-from bertkit.errors import ConfigError, DataError, did_you_mean, joined
+from bertkit.errors import ConfigError, DataError, did_you_mean, sentence
 from bertkit.metrics import tagging
 from bertkit.task import Task
 
@@ -122,7 +122,7 @@ class TokenTagging(Adapter):
                 "set it to 'argmax' or 'auto'"
             )
         if problems:
-            raise ConfigError(f"{joined(problems)}.")
+            raise ConfigError(sentence(problems))
 
     # What the data decides -----------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class TokenTagging(Adapter):
         sequences, kinds = tag_rows.tag_cells(columns, examples), tag_rows.entity_labels(columns, examples)
         if not task.labels and not sequences and not kinds:
             raise tag_rows.without_tags(columns, examples)
-        labels = task.labels or tag_rows.distinct(sequences, kinds, notes)
+        labels = task.labels or tag_rows.distinct(sequences, kinds, notes, scheme=str(task.options.get("scheme", "")))
         scheme = str(task.options.get("scheme", "") or tagging.scheme(labels, tag_rows.by_name(sequences, labels)))
         notes.append(f"the tags are {f'BIO-like ({scheme})' if scheme else 'not BIO-like, so they make no entities'}")
         metrics = task.metrics or tagging.defaults(scheme)

@@ -129,8 +129,13 @@ def _text_rows(kind: str, lines: Lines, columns: Mapping[str, Any] | None) -> It
     return TEXT_READERS[kind](lines)
 
 
-def check_readable(path: Path, *, format: str = "") -> None:  # noqa: A002
+def check_readable(path: Path, *, format: str = "", any_suffix: bool = False) -> None:  # noqa: A002
     """Check, before anything slow is done, that a data file is there, can be opened and has a known format.
+
+    Args:
+        path: the file.
+        format: as for :func:`read`.
+        any_suffix: let a suffix pass that is no data file's, where a model will say what the format is.
 
     Raises:
         DataError: if it is missing (with the nearest name beside it), a folder, unreadable or of an unknown format.
@@ -139,7 +144,7 @@ def check_readable(path: Path, *, format: str = "") -> None:  # noqa: A002
         raise DataError(f"{path} is a folder, not a file.")
     if not path.exists():
         raise DataError(f"There is no file {path}.{_nearest(path)}")
-    kind = _format_of(path, format)
+    kind = "" if any_suffix and not format and _suffix(path) not in FORMATS else _format_of(path, format)
     if kind == "parquet" and path.suffix == ".gz":
         raise DataError(f"{path}: Parquet is compressed inside and is not read gzipped. Unpack it with 'gunzip'.")
     if path.is_file():  # a pipe must not be opened twice
@@ -195,7 +200,7 @@ def _nearest(path: Path) -> str:
 def _format_of(path: Path, format: str) -> str:  # noqa: A002
     if format:
         return _reader_name(str(path), format)
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower().removeprefix(".")
+    suffix = _suffix(path)
     if suffix in FORMATS:
         return suffix
     known = ", ".join(f".{name}" for name in FORMATS)
@@ -203,6 +208,10 @@ def _format_of(path: Path, format: str) -> str:  # noqa: A002
         f"{path}: '{f'.{suffix}' if suffix else 'no suffix'}' is no suffix of a data file. Known are {known}, also "
         "with .gz; --set data.format=NAME overrides it."
     )
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix.lower().removeprefix(".")
 
 
 def _reader_name(where: str, format: str) -> str:  # noqa: A002

@@ -214,7 +214,7 @@ def predict_file(
     """
     kind = str(tables(options.get("settings") or {}).get("data", {}).get("format", ""))
     if source is not None:
-        files.check_readable(source, format=kind)
+        files.check_readable(source, format=kind, any_suffix=True)
     if out is not None:
         _check_writable(out)
     predictor = load(listen=listen, **options)
@@ -223,7 +223,9 @@ def predict_file(
     if text is not None:
         rows = [(predictor._row(text, "--text"), "--text")]
     else:
-        rows = files.stream(source, format=kind, stdin=stdin, columns=predictor.model.task.columns)
+        task = predictor.model.task
+        kind = kind or (sources.format_for(source, task.data.format) if source is not None else "")
+        rows = files.stream(source, format=kind, stdin=stdin, columns=task.columns)
     lines = Predictions(predictor, rows, listen, format=format)
     if out is not None:
         _write(out, lines)

@@ -175,7 +175,9 @@ class _Draft:
         yield from map(_comment, self.notes)
         yield from (f"{_key(role)} = {_value(column)}" for role, column in self.task.columns.items())
         names = dict.fromkeys(column for example in self.split.examples for column in example)
-        others = [name for name in names if name not in self.task.columns.values()]
+        # A column given by its number has its role's name.
+        used = {role if isinstance(column, int) else column for role, column in self.task.columns.items()}
+        others = [name for name in names if name not in used]
         if others:
             yield f"# Other columns: {', '.join(_value(column) for column in others)}."
 

@@ -511,9 +511,9 @@ def _gap(one: Any, other: Any) -> float:
 
 def _advice(label: str) -> str:
     return (
-        f"every prediction on validation is '{label}'. Usual causes: a learning rate that is too high "
-        "(--set train.learning_rate=2e-5), too little warm-up (train.warmup_ratio), too few steps, or rare classes "
-        "(train.class_weights=balanced)."
+        f"every prediction on validation is '{label}'. Usual causes: too few steps so far (train.epochs), a learning "
+        "rate that is too high (--set train.learning_rate=2e-5), too little warm-up (train.warmup_ratio), or rare "
+        "classes (train.class_weights=balanced)."
     )
 
 

@@ -574,7 +574,7 @@ def test_answers_that_no_window_holds_are_counted() -> None:
         "windows": 16,
     }
     assert adapter.truncation_notes(found) == [
-        "1 answers (33.3%) are in no window whole, so their questions are learned as unanswered"
+        "1 answers (33.3%) are in no window whole; in training, their questions count as unanswered"
     ]
 
 
@@ -586,7 +586,7 @@ def test_answers_that_truncation_cuts_are_counted() -> None:
     assert (found["examples"], found["tokens"], found["answers_lost"]) == (2, 50, 1)
     assert adapter.truncation_notes(found) == [
         "2 examples (100.0%) are longer than 20 tokens and are cut (on_long = 'truncate'), 55.6% of all tokens",
-        "1 answers (50.0%) are in no window whole, so their questions are learned as unanswered",
+        "1 answers (50.0%) are in no window whole; in training, their questions count as unanswered",
     ]
 
 

@@ -210,6 +210,13 @@ def test_a_single_tag_is_refused() -> None:
         resolved([tagged("a b", "O O")])
 
 
+def test_entities_of_raw_texts_get_the_tags_of_the_scheme_that_is_named() -> None:
+    rows = [raw("Ada met Bob Lee", (0, 3, "X"), (8, 15, "X"))]
+    task, _ = resolved(rows, options={"scheme": "BIOES"})
+    assert task.labels == ("O", "B-X", "E-X", "I-X", "S-X")
+    assert made(labels=task.labels, options={"scheme": "BIOES"}).gold(rows[0]) == ["S-X", "O", "B-X", "E-X"]
+
+
 def test_metric_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="Metric 'f1' is not defined for tags that are not BIO-like"):
         resolved([tagged("a b", "X Y")], metrics=("f1",))
