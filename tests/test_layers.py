@@ -7,7 +7,7 @@ import bertkit
 
 PACKAGE = Path(bertkit.__file__).parent
 ORDER = (
-    *("errors", "events", "config", "task", "catalog", "data", "unpad", "metrics", "device", "encoder"),
+    *("errors", "events", "config", "task", "catalog", "data", "dropout", "unpad", "metrics", "device", "encoder"),
     *("adapters", "optim", "infer", "loop", "run", "card", "report", "workflows", "cli"),
 )
 TOP = {"__init__", "__main__"}
