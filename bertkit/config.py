@@ -57,6 +57,8 @@ class TrainConfig:
     """Share of the target spread evenly over the other labels (arXiv:1512.00567, 7), 0 up to but not including 1."""
     class_weights: ClassWeights = "none"
     """``balanced`` weighs each label's loss by rows / (labels * rows of the label), as scikit-learn does."""
+    fast: bool = True
+    """Spend no work on padding and draw dropout masks the quick way, where the encoder's family can (``unpad.py``)."""
     group_by_length: bool = False
     """Draw batches of examples of similar length: faster, a little less random."""
     eval_steps: int = 0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bertkit import encoder
+from bertkit import encoder, unpad
 from bertkit.adapters import find
 from bertkit.adapters.base import Adapter
 from bertkit.config import TrainConfig
@@ -95,6 +95,7 @@ def describe(family: Family, folder: Path) -> dict[str, Any]:
         "pairs": "segment ids" if segments else "separator",
         "positions": "relative" if limit >= encoder.UNLIMITED else "counted",
         "independent of padding": bool(gap < 1e-5),
+        "layers": unpad.install(loaded.model).form,
         "token tagging": has_head(family, "token-tagging"),
         "span QA": has_head(family, "span-qa"),
     }

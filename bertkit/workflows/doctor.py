@@ -31,7 +31,7 @@ def doctor(*, offline: bool = False) -> list[Finding]:
         Findings in that order; one whose state is ``fault`` means that training cannot work here.
     """
     findings = [_python(), *(_package(name) for name in NEEDED), *(_package(name, needed=False) for name in OPTIONAL)]
-    for look in (_compute, _step):
+    for look in (_compute, _step, _padding):
         findings.append(_guarded(look))
     findings += [_hub(offline), _guarded(_cache), *_encoders()]
     return findings
@@ -84,6 +84,19 @@ def _step() -> Finding:
     moved = bool((layer.weight.detach() != before).any()) and bool(torch.isfinite(layer.weight).all())
     state = "ok" if moved else "fault"
     return Finding(subject="training step", state=state, detail="weights moved" if moved else "weights did not move")
+
+
+def _padding() -> Finding:
+    """Try on a tiny model whether the installed torch and transformers let layers run without padding."""
+    from transformers import BertConfig, BertModel
+
+    from bertkit import unpad
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    installed = unpad.install(BertModel(BertConfig(vocab_size=16, **sizes)))
+    if not installed.fast:
+        return Finding(subject="padding", state="note", detail=f"all models run padded: {installed.reason}")
+    return Finding(subject="padding", state="ok", detail="no work on it, where a family can do without")
 
 
 def _hub(offline: bool) -> Finding:

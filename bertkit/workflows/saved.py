@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit import adapters, config, device, encoder
+from bertkit import adapters, config, device, encoder, unpad
 from bertkit.adapters.base import Adapter, Example
 from bertkit.config import DeviceConfig, EvalConfig, PredictConfig, TrainConfig
 from bertkit.encoder import Encoder, Source
@@ -59,6 +59,7 @@ class Saved:
         self._fit(loaded)
         self.adapter.bind(loaded.tokenizer)
         loaded.model.to(accelerator.device)
+        unpad.install(loaded.model)
         return Opened(loaded=loaded, accelerator=accelerator, precision=place.precision)
 
     def _fit(self, loaded: Encoder) -> None:

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit import card, config, device, encoder, infer, loop
+from bertkit import card, config, device, dropout, encoder, infer, loop, unpad
 from bertkit.adapters.base import Adapter, Feature, Prediction
 from bertkit.config import DeviceConfig
 from bertkit.data import Dataset, Split, sources
@@ -274,6 +274,7 @@ class Training:
             status="running",
             device={"name": place.name, "precision": place.precision, "reason": place.reason, "threads": place.threads},
             new_weights=list(loaded.new_weights),
+            layers=self._quicken(prepared, loaded),
             truncation={
                 name: adapter.truncation(rows, prepared.dataset.splits[name].examples)
                 for name, rows in features.items()
@@ -285,6 +286,16 @@ class Training:
             run.update(status="interrupted")
             return self._result(run, prepared, "interrupted", stop)
         return self._finish(run, prepared, loaded, features, accelerator, stop, place.precision)
+
+    def _quicken(self, prepared: Prepared, loaded: Encoder) -> dict[str, str]:
+        """Let the model run without padding, if it can and may; return how it runs, for ``run.json``."""
+        if not prepared.train.fast:
+            return {"form": "padded", "reason": "train.fast is false"}
+        installed = unpad.install(loaded.model)
+        dropout.install(loaded.model)
+        if not installed.fast:
+            self.tell(Note(message=f"{loaded.source.name} runs padded: {installed.reason}"))
+        return {"form": installed.form, "reason": installed.reason}
 
     def _encode(self, prepared: Prepared, loaded: Encoder) -> dict[str, list[Feature]]:
         self.tell(Phase(name="encoding"))

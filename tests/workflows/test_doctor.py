@@ -22,6 +22,7 @@ def test_training_can_work_here() -> None:
     assert findings["training step"].detail == "weights moved"
     assert "precision" in findings["device"].detail
     assert "threads" in findings["device"].detail
+    assert findings["padding"].detail == "no work on it, where a family can do without"
     assert findings.keys() >= {"python", "transformers", "datasets", "hub", "hub cache", "encoder minilm"}
 
 
