@@ -378,9 +378,11 @@ def _has_kernel(query: torch.Tensor, dropout: float) -> bool:
     """Say whether torch's attention over rows of any length can take these: on CUDA, 16 bits, nothing dropped."""
     import torch
 
+    if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16) or dropout:
+        return False
     width = query.shape[-1]
-    halves = query.dtype in (torch.float16, torch.bfloat16)
-    return query.is_cuda and halves and not dropout and width % 8 == 0 and width <= 256 and _kernel() is not None
+    new_enough = torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return new_enough and width % 8 == 0 and width <= 256 and _kernel() is not None
 
 
 @cache

@@ -244,6 +244,6 @@ def questions_run(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) 
 
     folder = tmp_path_factory.mktemp("questions")
     data = write_squad(folder / "questions.json", questions(200, unanswered=4), impossible=True)
-    settings = LEARNING | {"train.epochs": 4, "options.stride": 8}
+    settings = LEARNING | {"train.epochs": 8, "options.stride": 8}
     options: dict[str, Any] = {"precision": "float32", "threads": 1}
     return bertkit.finetune(data, encoder=tiny_encoder, runs=folder / "runs", settings=settings, **options).run

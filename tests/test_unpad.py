@@ -13,8 +13,11 @@ import pytest
 import torch
 import transformers
 
-from bertkit import unpad
-from tests.families import BYTES_LIMIT, FAMILIES, SIZES
+from bertkit import encoder, unpad
+from bertkit.adapters.base import Adapter
+from tests import families
+from tests.families import BYTES_LIMIT, FAMILIES, SIZES, Family
+from tests.test_families import PAIRS, ROWS, SINGLES, adapter_for, has_head, load, with_head
 
 VOCABULARY = 60
 PADDING = 1
@@ -222,6 +225,49 @@ def test_inference_mode_runs_fast() -> None:
     assert installed.num_fast == 1
 
 
+# Adapters, and a real encoder ------------------------------------------------------------------------------------
+
+
+def assert_adapter_is_the_same(adapter: Adapter, loaded: encoder.Encoder, rows: list[dict[str, Any]]) -> None:
+    """Compare loss and gradients of an adapter's own batch and loss."""
+    batch, model = adapter.collate(adapter.encode(rows, loaded.tokenizer)), loaded.model.eval()
+    found = []
+    for fast in (False, True):
+        if fast:
+            installed = unpad.install(model)
+        model.zero_grad()
+        loss = adapter.loss(model(**adapter.inputs(batch)), batch)
+        (loss.sum / loss.weight).backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found.append((float((loss.sum / loss.weight).detach()), gradients))
+    assert (installed.num_fast, installed.padded) == (1, {})
+    assert found[1][0] == pytest.approx(found[0][0], abs=1e-6)
+    assert found[1][1].keys() == found[0][1].keys()
+    assert max(float((g - found[1][1][name]).abs().max()) for name, g in found[0][1].items()) < 1e-5
+
+
+@pytest.mark.parametrize("rows", [SINGLES, PAIRS], ids=["singles", "pairs"])
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.name in FAST], ids=lambda family: family.name)
+def test_classification_adapter_is_the_same(family: Family, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    adapter = adapter_for()
+    assert_adapter_is_the_same(adapter, load(families.save(family, tmp_path), adapter), rows)
+
+
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.name in FAST], ids=lambda family: family.name)
+def test_other_adapters_are_the_same(family: Family, kind: str, tmp_path: Path) -> None:
+    if not has_head(family, kind):
+        pytest.skip(f"transformers has no head of {family.name} for {kind}")
+    assert_adapter_is_the_same(*with_head(kind, families.save(family, tmp_path)), ROWS[kind])
+
+
+@pytest.mark.parametrize("kind", ["sequence-classification", *ROWS])
+def test_minilm_is_the_same(kind: str) -> None:
+    folder = encoder.find("minilm").folder
+    adapter, loaded = with_head(kind, folder) if kind in ROWS else (one := adapter_for(), load(folder, one))
+    assert_adapter_is_the_same(adapter, loaded, ROWS.get(kind, PAIRS))
+
+
 # The fast path is the fast path ----------------------------------------------------------------------------------
 
 
@@ -342,6 +388,8 @@ def test_a_copy_of_the_model_is_fast_by_itself() -> None:
     assert installed.num_fast == 0
     real = batch["attention_mask"].bool()
     assert torch.allclose(found[real], model(**batch)[0][real], atol=1e-5)
+    unpad.install(other).remove()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in other.modules())
 
 
 # Padded calls ----------------------------------------------------------------------------------------------------
@@ -502,6 +550,54 @@ def test_attention_is_each_rows_own(
     weight = torch.randn_like(expected)
     ours, theirs = (torch.autograd.grad((x * weight).sum(), (q, k, v)) for x in (found, expected))
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(ours, theirs, strict=True))
+
+
+def by_rows(q: Any, k: Any, v: Any, cuts: Any, same: Any, longest: int, also: int, **given: Any) -> torch.Tensor:
+    """Do what torch's kernel for rows of any length is documented to do, ``(tokens, heads, D)``."""
+    assert cuts.dtype == torch.int32
+    assert longest == also == int(cuts.diff().max())
+    found, (left, right) = [], given["window_size"]
+    groups = q.shape[1] // k.shape[1]
+    assert given["enable_gqa"] == (groups != 1)
+    for begin, end in zip(cuts.tolist(), cuts.tolist()[1:], strict=False):
+        one, two, three = (x[begin:end].transpose(0, 1) for x in (q, k, v))
+        distance = torch.arange(end - begin)[:, None] - torch.arange(end - begin)
+        hidden = ((distance > left) & (left >= 0)) | ((-distance > right) & (right >= 0))
+        scores = one @ two.repeat_interleave(groups, 0).transpose(1, 2) * given["scale"]
+        probabilities = scores.masked_fill(hidden, float("-inf")).softmax(-1)
+        found.append((probabilities @ three.repeat_interleave(groups, 0)).transpose(0, 1))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("key_heads", [4, 2])
+@pytest.mark.parametrize(
+    "given", [{}, {"is_causal": True}, {"sliding_window": 4}, {"is_causal": True, "sliding_window": 4}], ids=str
+)
+def test_torchs_kernel_is_asked_for_the_same(
+    packed: unpad.Packing, given: dict[str, Any], key_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel itself needs CUDA; what it is called with does not."""
+    q = torch.randn(1, 4, packed.num_tokens, 8)
+    k, v = (torch.randn(1, key_heads, packed.num_tokens, 8) for _ in range(2))
+    expected = unpad.attention(Caller(), q, k, v, None, scaling=0.3, **given)[0]
+    monkeypatch.setattr(unpad, "_has_kernel", lambda query, dropout: True)
+    monkeypatch.setattr(unpad, "_kernel", lambda: by_rows)
+    found = unpad.attention(Caller(), q, k, v, None, scaling=0.3, **given)[0]
+    assert found.shape == expected.shape
+    assert torch.allclose(found[0, : packed.num_real], expected[0, : packed.num_real], atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["BERT", "ModernBERT", "GPT-2"])
+def test_cuda_is_as_exact_as_the_padded_model(name: str) -> None:
+    model = make(name, "ForTokenClassification").cuda()
+    batch = {key: value.cuda() for key, value in inputs().items()}
+    with torch.autocast("cuda", torch.bfloat16):
+        padded = model(**batch).logits[batch["attention_mask"].bool()].float()
+        installed = unpad.install(model)
+        fast = model(**batch).logits[batch["attention_mask"].bool()].float()
+    assert installed.num_fast == 1
+    assert float((fast - padded).norm() / padded.norm()) < 0.03
 
 
 def test_attention_drops_probabilities_in_training_only() -> None:
