@@ -58,7 +58,7 @@ class TrainConfig:
     class_weights: ClassWeights = "none"
     """``balanced`` weighs each label's loss by rows / (labels * rows of the label), as scikit-learn does."""
     fast: bool = True
-    """Spend no work on padding and draw dropout masks the quick way, where the encoder's family can (``unpad.py``)."""
+    """Spend no work on padding and draw dropout masks the quick way: on CPUs, where the encoder's family can."""
     group_by_length: bool = False
     """Draw batches of examples of similar length: faster, a little less random."""
     eval_steps: int = 0

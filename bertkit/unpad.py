@@ -43,6 +43,8 @@ SLOT_COST = 32
 """What moving one token into a bucket and out of it costs, in the same units."""
 LONG = 384
 """On a CPU and in 16 bits, matrix products are faster than torch's fused attention up to this length."""
+PROVEN = ("cpu",)
+"""Kinds of devices on which this has run; on others models run padded until it has."""
 WIDEST_WINDOW = 512
 """Local attention beyond this would make the trial of a model slow."""
 ROWS_AROUND_ATTENTION = {"mpnet", "deberta", "deberta-v2", "megatron-bert", "rembert", "roformer", "luke"}

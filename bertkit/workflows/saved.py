@@ -59,7 +59,8 @@ class Saved:
         self._fit(loaded)
         self.adapter.bind(loaded.tokenizer)
         loaded.model.to(accelerator.device)
-        unpad.install(loaded.model)
+        if accelerator.device.type in unpad.PROVEN:
+            unpad.install(loaded.model)
         return Opened(loaded=loaded, accelerator=accelerator, precision=place.precision)
 
     def _fit(self, loaded: Encoder) -> None:

@@ -274,7 +274,7 @@ class Training:
             status="running",
             device={"name": place.name, "precision": place.precision, "reason": place.reason, "threads": place.threads},
             new_weights=list(loaded.new_weights),
-            layers=self._quicken(prepared, loaded),
+            layers=self._quicken(prepared, loaded, accelerator),
             truncation={
                 name: adapter.truncation(rows, prepared.dataset.splits[name].examples)
                 for name, rows in features.items()
@@ -287,10 +287,15 @@ class Training:
             return self._result(run, prepared, "interrupted", stop)
         return self._finish(run, prepared, loaded, features, accelerator, stop, place.precision)
 
-    def _quicken(self, prepared: Prepared, loaded: Encoder) -> dict[str, str]:
+    def _quicken(self, prepared: Prepared, loaded: Encoder, accelerator: Accelerator) -> dict[str, str]:
         """Let the model run without padding, if it can and may; return how it runs, for ``run.json``."""
         if not prepared.train.fast:
             return {"form": "padded", "reason": "train.fast is false"}
+        if accelerator.device.type != "cpu":
+            return {
+                "form": "padded",
+                "reason": f"unpadded layers have not been proven on {accelerator.device.type} yet",
+            }
         installed = unpad.install(loaded.model)
         dropout.install(loaded.model)
         if not installed.fast:
