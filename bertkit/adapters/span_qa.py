@@ -201,7 +201,7 @@ class SpanQA(Adapter):
         if not labelled:
             return problems
         if not self.labelled([example]):
-            return [*problems, f"column '{self.column('answers')}' holds no answers"]
+            return [*problems, f"column '{self.column('answers')}' holds no answers; [] says that there is none"]
         try:
             self.answers(example)
         except DataError as error:
@@ -617,9 +617,12 @@ def _impossible(example: Example) -> bool:
 
 
 def _without_answer(cell: Any, example: Example) -> bool:
-    """Say whether a question has no answer. One whose cell makes no sense has one; :meth:`SpanQA.check` names it."""
+    """Say whether a row says of a question that it has no answer.
+
+    One that says nothing, or makes no sense, does not; :meth:`SpanQA.check` names it.
+    """
     try:
-        return not _answers(cell, example)
+        return (cell is not None or _impossible(example)) and not _answers(cell, example)
     except DataError:
         return False
 
@@ -638,7 +641,10 @@ def _answers(cell: Any, example: Example) -> list[Answer]:
         starts = cell.get("answer_start")
         starts = [None] * len(cell["text"]) if starts is None else starts
         if not isinstance(starts, list) or len(starts) != len(cell["text"]):
-            raise DataError(f"{_name(example)}: answers have {len(cell['text'])} texts and other than so many starts")
+            raise DataError(
+                f"{_name(example)}: the answers' text has {len(cell['text'])} entries, and answer_start, "
+                f"{shown(starts)}, must have as many"
+            )
         items: list[Any] = [{"text": t, "answer_start": s} for t, s in zip(cell["text"], starts, strict=True)]
     else:
         items = cell if isinstance(cell, list) else [cell]

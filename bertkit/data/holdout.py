@@ -100,9 +100,12 @@ def _without_single_rows(members: dict[Hashable, list[int]]) -> dict[Hashable, l
 
 def take(split: Split, indices: list[int], *, name: str = "") -> Split:
     """Return the rows at ``indices`` as a split that still knows where each stood."""
-    lines = [split.lines[i] if split.lines is not None else i + 1 for i in indices]
     return Split(
-        name=name or split.name, examples=[split.examples[i] for i in indices], source=split.source, lines=lines
+        name=name or split.name,
+        examples=[split.examples[i] for i in indices],
+        source=split.source,
+        lines=None if split.lines is None else [split.lines[i] for i in indices],
+        rows=[i + 1 if split.rows is None else split.rows[i] for i in indices],
     )
 
 

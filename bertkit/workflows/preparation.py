@@ -55,7 +55,7 @@ def task_of(task: str | Path | Task | Any, settings: Settings | None) -> tuple[T
         return find_task(task, overrides=over), None
     if isinstance(task, str | Path):
         path = Path(task)
-        if is_data_file(path) and "type" not in over:
+        if is_data_file(path, over) and "type" not in over:
             kind = str(over.get("data", {}).get("format", ""))
             over["type"] = adapters.recognise(sources.first_rows(path, format=kind))
         return find_task(task, overrides=over), None

@@ -111,6 +111,12 @@ def test_cell_that_makes_no_sense_is_left_for_the_check_which_knows_its_line() -
     assert task.options == {"unanswerable": False}
 
 
+def test_row_that_says_nothing_of_answers_does_not_say_that_there_is_none() -> None:
+    rows = [row("a b", ("a", 0)), row("a b") | {"answers": None}]
+    assert SpanQA.resolve(bare(), rows)[0].options == {"unanswerable": False}
+    assert SpanQA.resolve(bare(), [*rows, row("a b")])[0].options == {"unanswerable": True}
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -213,8 +219,11 @@ def test_answers_have_several_forms(cell: Any, expected: list[Any]) -> None:
         ([""], "^question 'q1': an answer is '', and must be a text"),
         ({}, "^question 'q1': an answer is None, and must be a text"),
         ([None], "^question 'q1': an answer is None, and must be a text"),
-        ({"text": ["b"], "answer_start": []}, "^question 'q1': answers have 1 texts and other than so many starts"),
-        ({"text": ["b"], "answer_start": 3}, "^question 'q1': answers have 1 texts and other than so many starts"),
+        (
+            {"text": ["b"], "answer_start": []},
+            "the answers' text has 1 entries, and answer_start, \\[\\], must have as",
+        ),
+        ({"text": ["b"], "answer_start": 3}, "the answers' text has 1 entries, and answer_start, 3, must have as"),
         ([{"text": "b", "answer_start": "2"}], "^question 'q1': an answer_start is '2', and must be a whole number"),
         ([{"text": "b", "answer_start": 2.5}], "^question 'q1': an answer_start is 2.5, and must be a whole number"),
         ([{"text": "b", "answer_start": True}], "^question 'q1': an answer_start is True, and must be a whole number"),
@@ -336,8 +345,8 @@ def test_many_questions_are_not_all_named() -> None:
         ({"question": "q", "answers": []}, ["column 'context' is missing; there are 'question', 'answers'"]),
         (row("a") | {"question": None}, ["column 'question' is null, and must be a text"]),
         (row("a") | {"context": ["a"]}, ["column 'context' is ['a'], and must be a text"]),
-        ({"question": "q", "context": "c"}, ["column 'answers' holds no answers"]),
-        (row("c") | {"answers": None}, ["column 'answers' holds no answers"]),
+        ({"question": "q", "context": "c"}, ["column 'answers' holds no answers; [] says that there is none"]),
+        (row("c") | {"answers": None}, ["column 'answers' holds no answers; [] says that there is none"]),
         ({"question": 1, "answers": 2}, None),
     ],
 )
@@ -357,7 +366,7 @@ def test_columns_of_other_names_are_read_and_named() -> None:
     example = {"q": "w1", "c": "w2 w3", "gold": ["w3"]}
     assert adapter.check(example) == []
     assert adapter.located(example) == [(3, 5)]
-    assert adapter.check({"q": "w1", "c": "w2"}) == ["column 'gold' holds no answers"]
+    assert adapter.check({"q": "w1", "c": "w2"}) == ["column 'gold' holds no answers; [] says that there is none"]
 
 
 def test_bare_text_is_refused() -> None:
@@ -571,6 +580,7 @@ def test_answers_that_no_window_holds_are_counted() -> None:
         "share_of_tokens": 0.0,
         "answers_lost": 1,
         "share_of_answers_lost": pytest.approx(1 / 3),
+        "examples_in_windows": 5,
         "windows": 16,
     }
     assert adapter.truncation_notes(found) == [

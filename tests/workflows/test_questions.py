@@ -455,7 +455,7 @@ def test_question_that_cannot_be_trained_on_is_named_with_its_id(tiny_encoder: P
     [
         (
             {"text": ["it"], "answer_start": []},
-            r"x\.jsonl:41: question 'a': answers have 1 texts and other than so many",
+            r"x\.jsonl:41: question 'a': the answers' text has 1 entries, and answer_start, \[\], must have",
         ),
         (
             [{"text": "it", "answer_start": "3"}],
