@@ -320,7 +320,9 @@ class TokenTagging(Adapter):
         """Return where tags are illegal, and how many entities do not begin and end where words do."""
         gold = [self.gold(example) for example in examples if self._gold_cell(example) is not None]
         illegal = self._illegal(gold)
-        remarks = [f"{_counted(illegal, 'place')} where the tags are not legal {self.scheme}"] if illegal else []
+        looks = tagging.scheme(self.labels, gold) if illegal else self.scheme
+        other = f"; they look like {looks}" if looks != self.scheme else ""
+        remarks = [f"{_counted(illegal, 'place')} where the tags are not legal {self.scheme}{other}"] if illegal else []
         entities = [found for example in examples for found in self._placed(example)]
         widened = sum(not exact for exact, _ in entities)
         lost = sum(not left for _, left in entities)
