@@ -281,12 +281,7 @@ def _beside_results(name: str) -> str:
         if all(metric in run for run in runs)
     ]
     head = ("metric", "model", "mean", "standard deviation", "each run (seed)")
-    times = "; ".join(
-        f"{model} {statistics.median(run['seconds'] for run in runs):.0f} s"
-        for model, runs in columns.items()
-        if "seconds" in runs[0]
-    )
-    return "\n\n".join([table(head, rows), f"Median time of a run: {times}.", *made])
+    return "\n\n".join([table(head, rows), *made])
 
 
 def _over_seeds(runs: Sequence[dict[str, float]], metric: str) -> tuple[str, str, str]:

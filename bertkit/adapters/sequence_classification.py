@@ -368,6 +368,15 @@ def label_name(value: Any) -> str:
     return str(value)
 
 
+def _refuse_tables(values: Sequence[Any], column: str) -> None:
+    items = (item for value in values for item in (value if isinstance(value, list) else [value]))
+    if any(isinstance(item, Mapping) for item in items):
+        raise DataError(
+            f"Column '{column}' holds tables, and a label is a name or a number. Entities of a text are learned with "
+            "--set type=token-tagging; --set columns.label=NAME names another column."
+        )
+
+
 def _kind(task: Task, values: Sequence[Any], guessed: str) -> str:
     """Declared labels mean classes, whatever numbers stand in the column."""
     return "single" if task.labels and guessed == "regression" else guessed
