@@ -53,13 +53,7 @@ class SequenceClassification(Adapter):
         column = str(columns.get("label", "label"))
         cells = (example.get(column, example.get("label")) for example in examples)
         values = [cell for cell in cells if cell is not None and cell != ""]
-        if any(
-            isinstance(item, Mapping) for value in values for item in (value if isinstance(value, list) else [value])
-        ):
-            raise DataError(
-                f"Column '{column}' holds tables, and a label is a name or a number. For entities of a text it would be "
-                "--set type=token-tagging; --set columns.label=NAME names another column."
-            )
+        _refuse_tables(values, column)
         kind = task.kind or _kind(task, values, guess.guess_kind(values))
         labels = task.labels or (() if kind == "regression" else _distinct(values, kind, column))
         if not task.labels and not task.kind:
