@@ -3,7 +3,7 @@
 python -m benchmarks.questions squad --data DIR --seeds 1,2,3
 python -m benchmarks.questions squad2 --data DIR --seeds 1,2,3
 python -m benchmarks.questions squad --data DIR --seeds 1 --train-questions 0 --epochs 2 --length 384 \\
-    --name squad_longer
+    --rate 2e-4 --name squad_longer
 
 DIR holds dev-v1.1.json.gz, dev-v2.0.json.gz and article_halves.json. halfA trains and all of halfB is scored: NOT the
 official setting, since SQuAD's train is not used. With squad2 the no-answer threshold is tuned on articles of halfA.
@@ -38,7 +38,7 @@ def halves(folder: Path, file: str, epochs: int) -> dict[str, list[dict[str, Any
 
 def one(data: dict[str, Any], seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Train with one seed, or take the finished run."""
-    settings = {"train.epochs": given.epochs, "train.max_length": given.length, "train.learning_rate": 5e-5}
+    settings = {"train.epochs": given.epochs, "train.max_length": given.length, "train.learning_rate": given.rate}
     run = bertkit.finetune(
         TASKS[given.data_set],
         data=data,
@@ -68,13 +68,14 @@ def main() -> None:
     parser.add_argument("--train-questions", default=1500, type=int, help="0 is all")
     parser.add_argument("--epochs", default=1, type=int)
     parser.add_argument("--length", default=256, type=int)
+    parser.add_argument("--rate", default=5e-5, type=float, help="learning rate")
     parser.add_argument("--runs", default="runs/questions-benchmark")
     parser.add_argument("--name", default="", help="of the result file, else the data set's")
     given = parser.parse_args()
     data = halves(given.data, FILES[given.data_set], given.epochs)
     command = f"python -m benchmarks.questions {given.data_set} --data DIR --encoder {given.encoder} "
     command += f"--seeds {given.seeds} --train-questions {given.train_questions} --epochs {given.epochs} "
-    command += f"--length {given.length}" + (f" --name {given.name}" if given.name else "")
+    command += f"--length {given.length} --rate {given.rate}" + (f" --name {given.name}" if given.name else "")
     runs: list[dict[str, Any]] = []
     for seed in map(int, given.seeds.split(",")):
         runs.append(one(data, seed, given))

@@ -29,9 +29,11 @@ def group(name: str) -> list[str]:
     return [task for task in names() if task.startswith(f"{name.rstrip('/')}/")]
 
 
-def is_data_file(path: Path) -> bool:
-    """Say whether ``path`` has the suffix of a data file, ``.gz`` aside."""
-    return path.name.removesuffix(".gz").lower().endswith(DATA_SUFFIXES)
+def is_data_file(path: Path, table: Mapping[str, Any]) -> bool:
+    """Say whether ``path`` has the suffix of a data file, ``.gz`` aside, or is a file whose format ``table`` names."""
+    known = path.name.removesuffix(".gz").lower().endswith(DATA_SUFFIXES)
+    named = bool(table.get("data", {}).get("format")) and path.suffix != ".toml"
+    return known or (named and path.expanduser().is_file())
 
 
 def find_task(name: str | Path | Task, *, overrides: Mapping[str, Any] | None = None) -> Task:
@@ -49,7 +51,7 @@ def find_task(name: str | Path | Task, *, overrides: Mapping[str, Any] | None = 
         return tasks.from_table(tasks.merge(name.to_table(), over), name=name.name, where=name.name, file=name.file)
     text = str(name)
     path = Path(text)
-    if is_data_file(path):
+    if is_data_file(path, over):
         return _from_data_file(path, over)
     if path.suffix == ".toml" or text.startswith((".", "/", "~")):
         file = path.expanduser()
@@ -65,6 +67,11 @@ def _unknown(name: str) -> str:
     members = group(name)
     if members:
         return f"'{name}' is a group of tasks: name one of {', '.join(members)}."
+    if Path(name).expanduser().is_file():
+        return (
+            f"The suffix of {name} does not say what the file holds. "
+            "If it is data, say its format: --set data.format=conll (or conllu, jsonl, csv, tsv, json, parquet)."
+        )
     return f"No task '{name}'.{did_you_mean(name, names())} 'bertkit tasks' lists them all."
 
 

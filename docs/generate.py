@@ -112,7 +112,8 @@ OPTIONS = {
     "span-qa": {
         "unanswerable": "Whether the model may answer nothing; where it is not said, whether some training question "
         "has no answer. Then a tenth of train is held out to tune the threshold.",
-        "stride": "Tokens that two windows of a context share: 128; at least 0 and below `train.max_length`.",
+        "stride": "Tokens that two windows of a context share: 128, or half of `train.max_length` where that is less; "
+        "at least 0 and below it.",
         "max_answer_length": "The most tokens of an answer: 30; at least 1.",
         "alternatives": "How many next-best answers a prediction holds: 0; up to 19.",
         "rules": "`squad` (the default; SQuAD 2.0's where a question has no answer) or `cmrc2018`, which scores "
@@ -280,12 +281,7 @@ def _beside_results(name: str) -> str:
         if all(metric in run for run in runs)
     ]
     head = ("metric", "model", "mean", "standard deviation", "each run (seed)")
-    times = "; ".join(
-        f"{model} {statistics.median(run['seconds'] for run in runs):.0f} s"
-        for model, runs in columns.items()
-        if "seconds" in runs[0]
-    )
-    return "\n\n".join([table(head, rows), f"Median time of a run: {times}.", *made])
+    return "\n\n".join([table(head, rows), *made])
 
 
 def _over_seeds(runs: Sequence[dict[str, float]], metric: str) -> tuple[str, str, str]:

@@ -47,6 +47,17 @@ def test_unknown_task_is_named(name, message):
         catalog.find_task(name)
 
 
+def test_file_of_another_suffix_is_data_where_its_format_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "eng.testa"
+    file.write_text("we O\n")
+    with pytest.raises(TaskError, match=r"The suffix of eng\.testa does not say .*--set data\.format=conll"):
+        catalog.find_task("eng.testa")
+    for name in ("eng.testa", str(file)):
+        task = catalog.find_task(name, overrides={"data": {"format": "conll"}})
+        assert (task.data.format, task.data.files) == ("conll", {"train": str(file)})
+
+
 def test_path_of_a_task_file_is_a_task(task_file):
     path = task_file("mine.toml", MINE)
     task = catalog.find_task(path)

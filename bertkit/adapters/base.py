@@ -207,9 +207,9 @@ class Adapter:
         """Return what is worth saying about a split's examples, half a sentence each."""
         return []
 
-    def document(self, example: Example) -> Hashable:
-        """Return the document whose examples must stay on one side of a cut, or None."""
-        return None
+    def documents(self, example: Example) -> Sequence[Hashable]:
+        """Return what an example is part of and should stay with in a cut, largest first; empty where nothing."""
+        return ()
 
     @property
     def tunes(self) -> bool:

@@ -53,6 +53,7 @@ class SequenceClassification(Adapter):
         column = str(columns.get("label", "label"))
         cells = (example.get(column, example.get("label")) for example in examples)
         values = [cell for cell in cells if cell is not None and cell != ""]
+        _refuse_tables(values, column)
         kind = task.kind or _kind(task, values, guess.guess_kind(values))
         labels = task.labels or (() if kind == "regression" else _distinct(values, kind, column))
         if not task.labels and not task.kind:
@@ -359,6 +360,15 @@ def label_name(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def _refuse_tables(values: Sequence[Any], column: str) -> None:
+    items = (item for value in values for item in (value if isinstance(value, list) else [value]))
+    if any(isinstance(item, Mapping) for item in items):
+        raise DataError(
+            f"Column '{column}' holds tables, and a label is a name or a number. Entities of a text are learned with "
+            "--set type=token-tagging; --set columns.label=NAME names another column."
+        )
 
 
 def _kind(task: Task, values: Sequence[Any], guessed: str) -> str:

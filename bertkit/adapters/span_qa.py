@@ -27,6 +27,7 @@ from bertkit.adapters.base import (
     shown,
     too_long,
 )
+from bertkit.adapters.words import is_ideograph
 from bertkit.errors import ConfigError, DataError, did_you_mean, joined, sentence
 from bertkit.task import Task
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 ENCODE_CHUNK = 64
 """Examples that the tokenizer is given at once; a context may be a book, so it is few."""
+FEW = 100
+"""Held-out questions below which a tuned threshold is mostly chance."""
 N_BEST = 20
 """Spans that are kept of each window, and of each example."""
 RULES = ("squad", "cmrc2018")
@@ -131,7 +134,7 @@ class SpanQA(Adapter):
     @property
     def stride(self) -> int:
         """Return how many tokens two windows of a context share."""
-        return int(self.task.options.get("stride", 128))
+        return int(self.task.options.get("stride", min(128, self.config.max_length // 2)))
 
     @property
     def max_answer_length(self) -> int:
@@ -201,7 +204,7 @@ class SpanQA(Adapter):
         if not labelled:
             return problems
         if not self.labelled([example]):
-            return [*problems, f"column '{self.column('answers')}' holds no answers"]
+            return [*problems, f"column '{self.column('answers')}' holds no answers; [] says that there is none"]
         try:
             self.answers(example)
         except DataError as error:
@@ -244,15 +247,30 @@ class SpanQA(Adapter):
         if unanswered:
             share = unanswered / len(examples)
             said.append(f"{unanswered} of {len(examples)} questions ({share:.1%}) have no answer")
+        return said + self._remarks_on_rows(examples)
+
+    def _remarks_on_rows(self, examples: Sequence[Example]) -> list[str]:
+        """Tell of ids that several questions share, and of rules that do not fit the script."""
+        asked: dict[Any, set[tuple[str, str]]] = {}
+        for row in examples:
+            if "id" in row:
+                key = str(row["id"])
+                asked.setdefault(key, set()).add((self.value(row, "question"), self.value(row, "context")))
+        shared = [key for key, questions in asked.items() if len(questions) > 1]
+        said = [f"{len(shared)} ids belong to several questions: {joined(shared, most=3)}"] if shared else []
+        sample = "".join(self.value(row, "context")[:200] for row in examples[:100])
+        if self.task.options.get("rules", "squad") == "squad" and sum(map(is_ideograph, sample)) > len(sample) / 2:
+            said.append("the contexts are mostly Chinese: --set options.rules=cmrc2018 scores characters, not words")
         return said
 
     def stratum(self, example: Example) -> Hashable:
         """Return whether there is an answer."""
         return bool(self.answers(example))
 
-    def document(self, example: Example) -> Hashable:
-        """Return the article, else the context."""
-        return str(example.get("title") or self.value(example, "context"))
+    def documents(self, example: Example) -> Sequence[Hashable]:
+        """Return the article, which is the context where there is no title, and the context."""
+        context = str(self.value(example, "context"))
+        return str(example.get("title") or context), context
 
     # Features ------------------------------------------------------------------------------------------------
 
@@ -526,12 +544,16 @@ class SpanQA(Adapter):
         from bertkit.metrics import spans
 
         raw, scores, has = self._as_if_answered(predictions, examples)
+        if has.all() or not has.any():
+            kind = "have an answer" if has.all() else "have none"
+            return f"no-answer threshold {self.threshold:.4f}, not tuned: all {len(has)} held-out questions {kind}"
         found = spans.best_threshold(raw, scores, has, answered=_answered(predictions), attainable=True)
         self.threshold = found["best_f1_thresh"]
         at_0 = spans.means(["f1"], spans.with_threshold(raw, scores, has, 0.0))["f1"]
         return (
             f"no-answer threshold {self.threshold:.4f}, tuned on {len(examples)} training questions held out for it: "
             f"F1 {found['best_f1']:.2f} there, {at_0:.2f} at threshold 0"
+            + (", and so few say little" if len(has) < FEW else "")
         )
 
     def state(self) -> dict[str, Any]:
@@ -548,17 +570,18 @@ class SpanQA(Adapter):
         """Return exact match and F1, 0..100; where there may be no answer, also at threshold 0."""
         from bertkit.metrics import spans
 
+        raw = {"": self._raw([p["answer"] for p in predictions], self._references(examples))}
+        if self.unanswerable:
+            raw["_at_0"] = spans.with_threshold(*self._as_if_answered(predictions, examples), 0.0)
         names = list(self.task.metrics)
-        raw = self._raw([p["answer"] for p in predictions], self._references(examples))
-        values = spans.means(names, raw)
-        bounds = spans.mean_intervals(names, raw, resamples=resamples) if resamples else {}
         scores: dict[str, Any] = {}
-        for name in names:
-            scores |= {name: values[name]} | ({f"{name}_interval": bounds[name]} if bounds else {})
-        if not self.unanswerable:
-            return scores
-        at_0 = spans.means(names, spans.with_threshold(*self._as_if_answered(predictions, examples), 0.0))
-        return scores | {f"{name}_at_0": value for name, value in at_0.items()}
+        for suffix, questions in raw.items():
+            values = spans.means(names, questions)
+            bounds = spans.mean_intervals(names, questions, resamples=resamples) if resamples else {}
+            for name in names:
+                scores[name + suffix] = values[name]
+                scores |= {f"{name}{suffix}_interval": bounds[name]} if bounds else {}
+        return scores
 
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
         """Return the scores of questions with and without an answer, and those of the split's own best threshold."""
@@ -617,9 +640,12 @@ def _impossible(example: Example) -> bool:
 
 
 def _without_answer(cell: Any, example: Example) -> bool:
-    """Say whether a question has no answer. One whose cell makes no sense has one; :meth:`SpanQA.check` names it."""
+    """Say whether a row says of a question that it has no answer.
+
+    One that says nothing, or makes no sense, does not; :meth:`SpanQA.check` names it.
+    """
     try:
-        return not _answers(cell, example)
+        return (cell is not None or _impossible(example)) and not _answers(cell, example)
     except DataError:
         return False
 
@@ -638,7 +664,10 @@ def _answers(cell: Any, example: Example) -> list[Answer]:
         starts = cell.get("answer_start")
         starts = [None] * len(cell["text"]) if starts is None else starts
         if not isinstance(starts, list) or len(starts) != len(cell["text"]):
-            raise DataError(f"{_name(example)}: answers have {len(cell['text'])} texts and other than so many starts")
+            raise DataError(
+                f"{_name(example)}: the answers' text has {len(cell['text'])} entries, and answer_start, "
+                f"{shown(starts)}, must have as many"
+            )
         items: list[Any] = [{"text": t, "answer_start": s} for t, s in zip(cell["text"], starts, strict=True)]
     else:
         items = cell if isinstance(cell, list) else [cell]

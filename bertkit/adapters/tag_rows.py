@@ -79,7 +79,7 @@ def columns_of(task: Task, examples: Sequence[Example], roles: Sequence[str]) ->
             )
     raw = any(cell_of(named, example, "entities") is not None for example in examples)
     if raw and all(cell_of(named, example, "tokens") is None for example in examples):
-        return dict(task.columns), []
+        return {role: column_of(task.columns, role) for role in ("text", "entities")} | task.columns, []
     numbered = {role: role for role in task.columns.keys() - named.keys()}
     found = guess.guess_columns(examples, roles, given=named | numbered)
     return found.columns | task.columns, list(found.notes)

@@ -50,7 +50,7 @@ IGNORED = -100
 MOST = 3
 """Faults of one row's tags that are named."""
 SAMPLE = 100
-"""Rows by whose columns a file is recognised."""
+"""Rows by which a file is recognised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +128,10 @@ class TokenTagging(Adapter):
 
     @classmethod
     def recognises(cls, examples: Sequence[Example]) -> bool:
-        """Say whether rows hold words with as many tags, or texts with entities."""
+        """Say whether most rows hold words with as many tags, or texts with entities; a check names the others."""
         sample = examples[:SAMPLE]
-        return bool(sample) and (all(map(tag_rows.has_tagged_words, sample)) or all(map(tag_rows.has_entities, sample)))
+        kinds = (tag_rows.has_tagged_words, tag_rows.has_entities)
+        return any(2 * sum(map(holds, sample)) > len(sample) for holds in kinds)
 
     @classmethod
     def resolve(cls, task: Task, examples: Sequence[Example]) -> tuple[Task, list[str]]:
@@ -203,8 +204,11 @@ class TokenTagging(Adapter):
 
     def _check_entities(self, example: Example) -> list[str]:
         column, cell = self._place(example, "entities"), self.value(example, "entities")
-        if not isinstance(cell, list | tuple) or not all(map(tag_rows.is_entity, cell)):
-            return [f"column '{column}' is {shown(cell)}, and must be a list of tables with start, end and label"]
+        wanted = "must be a list of tables with start, end and label; start and end are whole numbers"
+        if not isinstance(cell, list | tuple):
+            return [f"column '{column}' is {shown(cell)}, and {wanted}"]
+        if wrong := [entity for entity in cell if not tag_rows.is_entity(entity)]:
+            return [f"column '{column}' holds {shown(wrong[0])}, and {wanted}"]
         sentence, end = self.sentence(example), 0
         problems = []
         for entity in tag_rows.in_order(cell):
@@ -316,7 +320,9 @@ class TokenTagging(Adapter):
         """Return where tags are illegal, and how many entities do not begin and end where words do."""
         gold = [self.gold(example) for example in examples if self._gold_cell(example) is not None]
         illegal = self._illegal(gold)
-        remarks = [f"{_counted(illegal, 'place')} where the tags are not legal {self.scheme}"] if illegal else []
+        looks = tagging.scheme(self.labels, gold) if illegal else self.scheme
+        other = f"; they look like {looks}" if looks != self.scheme else ""
+        remarks = [f"{_counted(illegal, 'place')} where the tags are not legal {self.scheme}{other}"] if illegal else []
         entities = [found for example in examples for found in self._placed(example)]
         widened = sum(not exact for exact, _ in entities)
         lost = sum(not left for _, left in entities)

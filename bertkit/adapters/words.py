@@ -76,6 +76,11 @@ def _joins(text: str, start: int, place: int, base: Kind, kind: Kind) -> bool:
     return False
 
 
+def is_ideograph(char: str) -> bool:
+    """Say whether a character is a CJK ideograph."""
+    return any(first <= ord(char) <= last for first, last in IDEOGRAPHS)
+
+
 @lru_cache(maxsize=1 << 16)
 def _kind(char: str) -> Kind:
     code, category = ord(char), unicodedata.category(char)
@@ -86,7 +91,7 @@ def _kind(char: str) -> Kind:
         return Kind.EXTENSION
     if category[0] == "S":
         return Kind.SYMBOL
-    if category[0] == "P" or any(first <= code <= last for first, last in IDEOGRAPHS):
+    if category[0] == "P" or is_ideograph(char):
         return Kind.SINGLE
     return Kind.LETTER
 

@@ -19,10 +19,14 @@ class Split:
     """What messages call it: ``train.jsonl``, ``nyu-mll/glue sst2 train``."""
     lines: Sequence[int] | None = None
     """Line of each example in ``source``, from 1, where the source has lines; else rows are counted from 1."""
+    rows: Sequence[int] | None = None
+    """Number of each example among the rows of ``source``, from 1, where this is a part of a source without lines."""
 
     def place(self, index: int) -> str:
         """Return ``train.jsonl:118`` for the example at ``index``."""
-        return f"{self.source}:{self.lines[index]}" if self.lines is not None else f"{self.source} row {index + 1}"
+        if self.lines is not None:
+            return f"{self.source}:{self.lines[index]}"
+        return f"{self.source} row {index + 1 if self.rows is None else self.rows[index]}"
 
 
 @dataclass(frozen=True, kw_only=True)

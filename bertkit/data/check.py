@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bertkit.data import Dataset, Example, Split
-from bertkit.errors import DataError, joined
+from bertkit.errors import DataError, joined, sentence
 
 MOST = 5
 """Faults that one message names."""
@@ -32,7 +32,7 @@ def require(split: Split, check: Callable[[Example], list[str]]) -> None:
     if not found:
         return
     rows = f" ({len(found)} faults in {len(split.examples)} rows)" if len(found) > 1 else ""
-    raise DataError(f"{joined(found[: min(MOST, len(found))])}{rows}.")
+    raise DataError(sentence([f"{joined(found[: min(MOST, len(found))])}{rows}"]))
 
 
 def unseen_labels(dataset: Dataset, balance: Callable[[list[Example]], dict[str, int]]) -> dict[str, Mapping[str, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +19,7 @@ SEED = 20180
 def cut(
     dataset: Dataset,
     group: Callable[[Example], Hashable],
-    document: Callable[[Example], Hashable] = lambda example: None,
+    documents: Callable[[Example], Sequence[Hashable]] = lambda example: (),
     *,
     name: str = "validation",
     purpose: str = "there is no validation split",
@@ -29,7 +29,8 @@ def cut(
     Args:
         dataset: has ``train``, and no split ``name``.
         group: what to stratify by: the label.
-        document: which rows stay together; None where a row is a document of its own.
+        documents: what a row is part of, largest first (its article, its paragraph); empty where it is nothing's part.
+            The largest of which about a tenth can be cut off stay whole.
         name: of the new split.
         purpose: why, for the note.
 
@@ -47,14 +48,25 @@ def cut(
             f"{train.source} has {total} rows and {purpose}: a tenth of so few says nothing. {way} more rows."
         )
     number = min(MOST, max(1, round(total * SHARE)))
-    documents = [document(example) for example in train.examples]
-    together = len(set(documents)) > 1
-    chosen = whole(documents, number) if together else stratified([group(row) for row in train.examples], number)
+    chosen = _of_documents([documents(example) for example in train.examples], number)
+    together = bool(chosen)
+    chosen = chosen or stratified([group(row) for row in train.examples], number)
     held = set(chosen)
     rest = [index for index in range(total) if index not in held]
     note = f"{purpose}, so {len(chosen)} of {total} training rows{' (whole documents)' * together} are held out for it"
     splits = dataset.splits | {"train": take(train, rest), name: take(train, chosen, name=name)}
     return replace(dataset, splits=splits, notes=[*dataset.notes, note]), chosen
+
+
+def _of_documents(parts: list[Sequence[Hashable]], number: int) -> list[int]:
+    """Return about ``number`` indices of whole documents, the largest that allow it; none where all are in one."""
+    chosen: list[int] = []
+    for level in zip(*parts, strict=True):
+        if len(set(level)) > 1:
+            chosen = whole(list(level), number)
+            if number <= 2 * len(chosen) <= 3 * number:
+                break
+    return chosen
 
 
 def whole(documents: list[Hashable], number: int) -> list[int]:
@@ -100,9 +112,12 @@ def _without_single_rows(members: dict[Hashable, list[int]]) -> dict[Hashable, l
 
 def take(split: Split, indices: list[int], *, name: str = "") -> Split:
     """Return the rows at ``indices`` as a split that still knows where each stood."""
-    lines = [split.lines[i] if split.lines is not None else i + 1 for i in indices]
     return Split(
-        name=name or split.name, examples=[split.examples[i] for i in indices], source=split.source, lines=lines
+        name=name or split.name,
+        examples=[split.examples[i] for i in indices],
+        source=split.source,
+        lines=None if split.lines is None else [split.lines[i] for i in indices],
+        rows=[i + 1 if split.rows is None else split.rows[i] for i in indices],
     )
 
 

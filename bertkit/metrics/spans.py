@@ -35,7 +35,7 @@ SCORES = {
     ),
     "f1": Score(summary="mean overlap of the answer's words with the best reference, 0 to 100", kinds=("span-qa",)),
 }
-"""The first one selects the best checkpoint where the task names none."""
+"""All there are; where a task names none, F1 selects the best checkpoint."""
 
 _COLUMNS = tuple(SCORES)
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")

@@ -22,7 +22,7 @@ from bertkit.task import DEFAULT_ENCODER, Task
 from bertkit.workflows.preparation import Settings, configs, refuse_taken, task_of, unusable, unusable_note
 
 SAMPLE = 20_000
-"""Rows of a split whose lengths are measured; taken evenly over it."""
+"""Rows of a split whose lengths are measured, at most; taken evenly over it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +151,8 @@ def _report(split: Split, adapter: Adapter, tokenizer: Any, is_train: bool) -> S
     problems = data_check.problems(split, lambda row: adapter.check(row, labelled=labelled or is_train))
     lengths: dict[str, float] = {}
     cut: dict[str, Any] = {}
+    step = -(-len(split.examples) // SAMPLE)
     if tokenizer is not None and not problems:
-        step = max(1, len(split.examples) // SAMPLE)
         try:
             lengths, cut = _lengths(adapter, split.examples[::step], tokenizer)
         except ExampleError as error:
@@ -165,9 +165,14 @@ def _report(split: Split, adapter: Adapter, tokenizer: Any, is_train: bool) -> S
         balance=adapter.balance(split.examples) if labelled and not problems else {},
         lengths=lengths,
         truncation=cut,
-        lost=adapter.truncation_notes(cut) if cut else [],
+        lost=[_of_sample(said, step) for said in adapter.truncation_notes(cut)] if cut else [],
         problems=problems,
     )
+
+
+def _of_sample(said: str, step: int) -> str:
+    """Return a sentence whose counts are those of every ``step``-th row, saying so."""
+    return said if step == 1 else f"{said} (counted in one row of {step})"
 
 
 def _lengths(adapter: Adapter, examples: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[dict[str, float], Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit import config, infer
-from bertkit.adapters.base import Prediction
+from bertkit.adapters.base import Adapter, Prediction
 from bertkit.config import DeviceConfig
 from bertkit.data import Dataset, Split, check, holdout, sources
 from bertkit.data.sources import Data
@@ -82,7 +82,7 @@ def evaluate(
     rows = _split(model, data, split, task=found, offline=offline)
     model = model.resolved(rows.examples)
     if not model.adapter.labelled(rows.examples):
-        raise DataError(f"{rows.source}: the split '{rows.name}' has no labels, so it can be predicted but not scored.")
+        raise _unlabelled(rows, model.adapter)
     check.require(rows, model.adapter.check)
     listen(Phase(name="loading the model"))
     opened = model.open(DeviceConfig(device=device, precision=precision, threads=threads))
@@ -119,6 +119,21 @@ def evaluate(
         except RunError as error:
             listen(Note(message=f"the scores are not kept: {error}", level="warning"))
     return result
+
+
+def _unlabelled(rows: Split, adapter: Adapter) -> DataError:
+    """Return the error of a split without labels, which says where they were looked for if there is no such column."""
+    first = rows.examples[0] if rows.examples else {}
+    wanted = [role.rstrip("!") for role in adapter.columns if not role.endswith("?")]
+    missing = [role for role in wanted if not adapter.has(first, role)]
+    where = ""
+    if len(wanted) > 1 and missing == wanted[-1:]:
+        (role,) = missing
+        there = ", ".join(map(repr, list(first)[:8]))
+        where = f" There is no column '{adapter.column(role)}'; there are {there}: --set columns.{role}=NAME names one."
+    return DataError(
+        f"{rows.source}: the split '{rows.name}' has no labels, so it can be predicted but not scored.{where}"
+    )
 
 
 def _split(model: Saved, data: Data | None, name: str, *, task: Task | None, offline: bool) -> Split:

@@ -12,7 +12,7 @@ from bertkit import config, infer
 from bertkit.adapters.base import Example, ExampleError, Prediction
 from bertkit.config import DeviceConfig
 from bertkit.data import files, sources
-from bertkit.errors import ConfigError, DataError, RunError, did_you_mean, joined
+from bertkit.errors import ConfigError, DataError, RunError, did_you_mean, joined, sentence
 from bertkit.events import Listener, Note, Phase, Progress, ignore
 from bertkit.run import json_line
 from bertkit.task import Task
@@ -85,7 +85,7 @@ class Predictor:
             if column in row:
                 problems.append(f"there is a column '{column}' already; --set predict.column=NAME writes to another")
             if problems:
-                raise DataError(f"{place}: {joined(problems)}.")
+                raise DataError(sentence([f"{place}: {joined(problems)}"]))
             places.append(place)
             yield row
 

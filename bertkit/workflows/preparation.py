@@ -55,7 +55,7 @@ def task_of(task: str | Path | Task | Any, settings: Settings | None) -> tuple[T
         return find_task(task, overrides=over), None
     if isinstance(task, str | Path):
         path = Path(task)
-        if is_data_file(path) and "type" not in over:
+        if is_data_file(path, over) and "type" not in over:
             kind = str(over.get("data", {}).get("format", ""))
             over["type"] = adapters.recognise(sources.first_rows(path, format=kind))
         return find_task(task, overrides=over), None
@@ -121,7 +121,7 @@ def prepare(
         check.require(split, partial(adapter.check, labelled=labelled[name] or name == "train"))
     held_out: list[int] = []
     if not labelled.get("validation"):
-        dataset, held_out = holdout.cut(_without(dataset, "validation"), adapter.stratum, adapter.document)
+        dataset, held_out = holdout.cut(_without(dataset, "validation"), adapter.stratum, adapter.documents)
     dataset, tuning, tuning_rows = _with_tuning(dataset, adapter)
     dataset = _usable(dataset, adapter)
     limited = holdout.limit(dataset.splits["train"], limit, seed)
@@ -178,7 +178,7 @@ def _with_tuning(dataset: Dataset, adapter: Adapter) -> tuple[Dataset, Split | N
     if not adapter.tunes:
         return dataset, None, []
     purpose = "what is tuned after training needs examples that were not trained on"
-    cut, rows = holdout.cut(dataset, adapter.stratum, adapter.document, name=TUNING, purpose=purpose)
+    cut, rows = holdout.cut(dataset, adapter.stratum, adapter.documents, name=TUNING, purpose=purpose)
     return _without(cut, TUNING), cut.splits[TUNING], rows
 
 

@@ -239,6 +239,12 @@ def test_fewer_than_two_labels_are_refused(cells: list[str]) -> None:
         resolved(cells)
 
 
+@pytest.mark.parametrize("cell", [{"start": 0}, [{"start": 0, "end": 1, "label": "x"}]])
+def test_tables_are_no_labels(cell: Any) -> None:
+    with pytest.raises(DataError, match=r"Column 'label' holds tables, .*--set type=token-tagging"):
+        resolved([cell, cell])
+
+
 def test_missing_column_is_refused_with_those_that_are_there() -> None:
     with pytest.raises(DataError, match=r"no column fits the role 'label'; there are 'text', 'n'\. Name one with"):
         SequenceClassification.resolve(bare(), [{"text": "a b", "n": 0.5}])

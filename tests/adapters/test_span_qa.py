@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bertkit import encoder, infer, metrics
@@ -111,6 +111,12 @@ def test_cell_that_makes_no_sense_is_left_for_the_check_which_knows_its_line() -
     assert task.options == {"unanswerable": False}
 
 
+def test_row_that_says_nothing_of_answers_does_not_say_that_there_is_none() -> None:
+    rows = [row("a b", ("a", 0)), row("a b") | {"answers": None}]
+    assert SpanQA.resolve(bare(), rows)[0].options == {"unanswerable": False}
+    assert SpanQA.resolve(bare(), [*rows, row("a b")])[0].options == {"unanswerable": True}
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -139,7 +145,6 @@ def test_rows_are_recognised_by_their_columns(rows: list[Row], said: bool) -> No
         ({"stride": -1}, {}, r"options\.stride is -1, and must be at least 0 and below train\.max_length, 20"),
         ({"stride": -1}, {"on_long": "truncate"}, r"options\.stride is -1, and must be at least 0 and below"),
         ({"stride": 20}, {}, r"options\.stride is 20, and must be at least 0 and below train\.max_length, 20"),
-        ({}, {}, r"options\.stride is 128, and must be at least 0 and below train\.max_length, 20"),
         ({"stride": 1, "max_answer_length": 0}, {}, r"options\.max_answer_length is 0, and must be at least 1"),
         ({"stride": 1, "alternatives": 20}, {}, r"options\.alternatives is 20, and must be 0 to 19"),
         ({"stride": 1, "alternatives": -1}, {}, r"options\.alternatives is -1, and must be 0 to 19"),
@@ -170,7 +175,12 @@ def test_several_wrong_settings_come_together() -> None:
 
 @pytest.mark.parametrize("on_long", ["truncate", "error"])
 def test_stride_is_no_matter_without_windows(on_long: str) -> None:
-    assert made(train={"on_long": on_long, "max_length": 64}).stride == 128
+    assert made(train={"on_long": on_long, "max_length": 64}, stride=128).stride == 128
+
+
+@pytest.mark.parametrize(("max_length", "stride"), [(512, 128), (256, 128), (255, 127), (64, 32)])
+def test_default_stride_is_at_most_half_of_the_length(max_length: int, stride: int) -> None:
+    assert made(train={"max_length": max_length}).stride == stride
 
 
 def test_defaults_are_those_of_the_original() -> None:
@@ -213,8 +223,11 @@ def test_answers_have_several_forms(cell: Any, expected: list[Any]) -> None:
         ([""], "^question 'q1': an answer is '', and must be a text"),
         ({}, "^question 'q1': an answer is None, and must be a text"),
         ([None], "^question 'q1': an answer is None, and must be a text"),
-        ({"text": ["b"], "answer_start": []}, "^question 'q1': answers have 1 texts and other than so many starts"),
-        ({"text": ["b"], "answer_start": 3}, "^question 'q1': answers have 1 texts and other than so many starts"),
+        (
+            {"text": ["b"], "answer_start": []},
+            "the answers' text has 1 entries, and answer_start, \\[\\], must have as",
+        ),
+        ({"text": ["b"], "answer_start": 3}, "the answers' text has 1 entries, and answer_start, 3, must have as"),
         ([{"text": "b", "answer_start": "2"}], "^question 'q1': an answer_start is '2', and must be a whole number"),
         ([{"text": "b", "answer_start": 2.5}], "^question 'q1': an answer_start is 2.5, and must be a whole number"),
         ([{"text": "b", "answer_start": True}], "^question 'q1': an answer_start is True, and must be a whole number"),
@@ -296,8 +309,8 @@ def test_question_whose_answers_stand_nowhere_cannot_be_trained_on(example: Row,
 
 def test_remarks_tell_of_repairs_of_answers_that_stand_nowhere_and_of_none() -> None:
     rows = [
-        row("a b c", ("b", 2)),
-        row("a b c", ("b", 0), ("c", 0)),
+        row("a b c", ("b", 2), id=1),
+        row("a b c", ("b", 0), ("c", 0), id=2),
         row("a b b", ("b", 0), ("a", 0), id=12),
         row("a b b", ("x", 0), id="n"),
         row("a b b"),
@@ -307,6 +320,16 @@ def test_remarks_tell_of_repairs_of_answers_that_stand_nowhere_and_of_none() -> 
         "2 questions have an answer that cannot be found in the context: question 12; question 'n'",
         "1 of 5 questions (20.0%) have no answer",
     ]
+
+
+def test_remarks_tell_of_shared_ids_and_of_rules_that_do_not_fit_the_script() -> None:
+    shared = [row("a b", ("b", 2), id=7), row("a b", ("b", 2), id="7"), row("a b", ("a", 0), id="7", question="w3")]
+    assert made(stride=1).remarks(shared[:2]) == []
+    assert made(stride=1).remarks(shared) == ["1 ids belong to several questions: 7"]
+    chinese = [row("\u4e2d\u6587\u5b57 a", ("a", 4))]
+    said = "the contexts are mostly Chinese: --set options.rules=cmrc2018 scores characters, not words"
+    assert made(stride=1).remarks(chinese) == [said]
+    assert made(stride=1, rules="cmrc2018").remarks(chinese) == []
 
 
 def test_remarks_on_good_rows_on_answers_without_offsets_and_on_unlabelled_rows_are_none() -> None:
@@ -336,8 +359,8 @@ def test_many_questions_are_not_all_named() -> None:
         ({"question": "q", "answers": []}, ["column 'context' is missing; there are 'question', 'answers'"]),
         (row("a") | {"question": None}, ["column 'question' is null, and must be a text"]),
         (row("a") | {"context": ["a"]}, ["column 'context' is ['a'], and must be a text"]),
-        ({"question": "q", "context": "c"}, ["column 'answers' holds no answers"]),
-        (row("c") | {"answers": None}, ["column 'answers' holds no answers"]),
+        ({"question": "q", "context": "c"}, ["column 'answers' holds no answers; [] says that there is none"]),
+        (row("c") | {"answers": None}, ["column 'answers' holds no answers; [] says that there is none"]),
         ({"question": 1, "answers": 2}, None),
     ],
 )
@@ -357,7 +380,7 @@ def test_columns_of_other_names_are_read_and_named() -> None:
     example = {"q": "w1", "c": "w2 w3", "gold": ["w3"]}
     assert adapter.check(example) == []
     assert adapter.located(example) == [(3, 5)]
-    assert adapter.check({"q": "w1", "c": "w2"}) == ["column 'gold' holds no answers"]
+    assert adapter.check({"q": "w1", "c": "w2"}) == ["column 'gold' holds no answers; [] says that there is none"]
 
 
 def test_bare_text_is_refused() -> None:
@@ -373,8 +396,8 @@ def test_labelled_is_false_where_no_row_says_its_answers() -> None:
 
 def test_document_is_the_article_else_the_context() -> None:
     adapter = made(stride=1)
-    assert adapter.document(row("a b", title="Norway")) == adapter.document(row("c", title="Norway")) == "Norway"
-    assert adapter.document(row("a b")) == adapter.document(row("a b", title="")) == "a b"
+    assert adapter.documents(row("a b", title="Norway")) == ("Norway", "a b")
+    assert adapter.documents(row("a b")) == adapter.documents(row("a b", title="")) == ("a b", "a b")
 
 
 def test_stratum_is_whether_there_is_an_answer() -> None:
@@ -571,6 +594,7 @@ def test_answers_that_no_window_holds_are_counted() -> None:
         "share_of_tokens": 0.0,
         "answers_lost": 1,
         "share_of_answers_lost": pytest.approx(1 / 3),
+        "examples_in_windows": 5,
         "windows": 16,
     }
     assert adapter.truncation_notes(found) == [
@@ -1141,7 +1165,7 @@ def test_threshold_is_tuned_on_hand_made_predictions() -> None:
     said = adapter.tune(predictions, GOLD + NONE)
     assert said == (
         "no-answer threshold 0.5000, tuned on 5 training questions held out for it: F1 80.00 there, 60.00 at "
-        "threshold 0"
+        "threshold 0, and so few say little"
     )
     assert adapter.threshold == 0.5
     assert adapter.state() == {"threshold": 0.5}
@@ -1157,7 +1181,7 @@ def test_threshold_of_questions_without_a_span_is_zero() -> None:
 def test_state_survives_json_to_the_last_digit() -> None:
     adapter, other = made(stride=1, unanswerable=True), made(stride=1, unanswerable=True)
     # Answering nothing is best, so the threshold is the next number below the lowest score.
-    adapter.tune([answered("", 0.1, "dog"), answered("", 0.3, "dog")], NONE)
+    adapter.tune([answered("", 0.1, "dog"), answered("", 0.3, "dog")], [NONE[0], GOLD[0]])
     assert adapter.threshold == math.nextafter(0.1, -math.inf)
     other.from_state(json.loads(json.dumps(adapter.state())))
     assert other.threshold == adapter.threshold
@@ -1165,10 +1189,19 @@ def test_state_survives_json_to_the_last_digit() -> None:
     assert other.threshold == adapter.threshold
 
 
+@pytest.mark.parametrize(("rows", "kind"), [(GOLD[:2], "have an answer"), (NONE[:2], "have none")])
+def test_threshold_is_not_tuned_on_questions_of_one_kind(rows: list[Row], kind: str) -> None:
+    adapter = made(stride=1, unanswerable=True)
+    said = adapter.tune([answered("", 0.1, "dog"), answered("", 0.3, "dog")], rows)
+    assert said == f"no-answer threshold 0.0000, not tuned: all 2 held-out questions {kind}"
+    assert adapter.threshold == 0.0
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(-6, 6), st.sampled_from(["cat", "dog", "the cat", None]), st.booleans()),
                 min_size=1, max_size=25))  # fmt: skip
 def test_tuned_threshold_gives_the_f1_that_it_promises_and_none_gives_more(found: list[tuple[int, Any, bool]]) -> None:
+    assume(len({has for _, _, has in found}) == 2)
     adapter = made(stride=1, unanswerable=True)
     rows = [GOLD[0] if has else NONE[0] for _, _, has in found]
     scores = [None if said is None else score / 20 for score, said, _ in found]

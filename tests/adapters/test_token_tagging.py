@@ -109,6 +109,9 @@ def test_type_is_found_by_its_name_and_by_its_rows() -> None:
         ([raw("a b"), raw("c", (0, 1, "LOC"))], True),
         ([], False),
         ([{"tokens": ["a", "b"], "tags": ["O"]}], False),
+        ([tagged("a b", "O O"), tagged("a", "O"), {"tokens": ["a", "b"], "tags": ["O"]}], True),
+        ([raw("a b"), raw("a b", (0, 1, "PER")), {"text": "a", "entities": [{"start": "0"}]}], True),
+        ([tagged("a b", "O O"), {"text": "a", "label": "b"}], False),
         ([{"tokens": "a b", "tags": "O O"}], False),
         ([{"tokens": [1, 2], "tags": ["O", "O"]}], False),
         ([{"text": "a", "label": "b"}], False),
@@ -148,7 +151,7 @@ def test_numbers_without_labels_are_names_in_their_order() -> None:
 def test_labels_of_entities_become_tags() -> None:
     task, _ = resolved([raw("Ada", (0, 3, "PER")), raw("b", (0, 1, "LOC"))], columns={})
     assert task.labels == ("O", "B-LOC", "B-PER", "I-LOC", "I-PER")
-    assert (task.options, task.columns) == ({"scheme": "IOB2"}, {})
+    assert (task.options, task.columns) == ({"scheme": "IOB2"}, {"text": "text", "entities": "entities"})
 
 
 def test_iob1_is_told_by_the_sentences_and_kept_in_the_options() -> None:
@@ -304,7 +307,10 @@ ALLOWED = "'O', 'B-PER', 'I-PER', 'B-LOC', 'I-LOC'"
             {"text": "we", "entities": [{"start": 0, "label": "PER"}]},
             "must be a list of tables with start, end and label",
         ),
-        ({"text": "we", "entities": [{"start": 0.0, "end": 1, "label": "PER"}]}, "must be a list of tables"),
+        (
+            {"text": "we", "entities": [{"start": 0.0, "end": 1, "label": "PER"}]},
+            "column 'entities' holds {'start': 0.0, 'end': 1, 'label': 'PER'}, and must be a list of tables",
+        ),
         (raw("we", (0, 3, "PER")), "entity 0-3: it must have 0 <= start < end <= 2, the length of the text"),
         (raw("we", (-1, 1, "PER")), "entity -1-1: it must have 0 <= start < end <= 2, the length of the text"),
         (raw("we", (1, 1, "PER")), "entity 1-1: it must have 0 <= start < end"),

@@ -302,7 +302,7 @@ def test_reader_that_goes_away_is_no_fault(runs: Path, tmp_path: Path) -> None:
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    assert process.wait(60) == 0, err
+    assert process.wait(300) == 0, err
     assert json.loads(first)["n"] == 0
     assert err.splitlines() == ["newest finished run: runs/one"]
 
@@ -315,19 +315,19 @@ def test_reader_that_never_reads_is_no_fault(runs: Path, tmp_path: Path) -> None
     assert process.stderr is not None
     err = process.stderr.read()
     process.stderr.close()
-    assert process.wait(60) == 0, err
+    assert process.wait(300) == 0, err
     assert err.splitlines() == ["newest finished run: runs/one"]
 
 
 def wait_for_steps(process: subprocess.Popen[str], run: Path, number: int) -> None:
     events = run / "events.jsonl"
-    for _ in range(1200):
+    for _ in range(6000):
         if process.poll() is not None:
             raise AssertionError(f"it ended before the signal: {process.communicate()}")
         if events.is_file() and events.read_text().count('"event": "step"') >= number:
             return
         time.sleep(0.05)
-    raise AssertionError("no step in a minute")
+    raise AssertionError("no step in five minutes")
 
 
 LONG = ["--set", "train.max_steps=2000", "--set", "train.max_length=64", "--set", "train.batch_size=8"]
@@ -348,7 +348,7 @@ def test_interrupted_training_is_saved_and_says_how_to_go_on(
     process = start("finetune", "reviews.jsonl", *common, folder=tmp_path)
     wait_for_steps(process, run, 3)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == code, err
     assert out == ""
     assert "stopping after this step; once more stops at once" in err.splitlines()
@@ -380,7 +380,7 @@ def test_resumed_process_gives_the_weights_of_an_uninterrupted_one(
     process = start("finetune", "reviews.jsonl", "--out", "cut", *common, folder=tmp_path)
     wait_for_steps(process, tmp_path / "cut", 3)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     again = start("finetune", "--resume", "cut", folder=tmp_path)
     assert again.wait(120) == 0, again.communicate()
@@ -396,7 +396,7 @@ def test_interrupted_prediction_ends_quietly(runs: Path, tmp_path: Path) -> None
     process.stderr.readline()  # newest finished run
     time.sleep(8)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "Traceback" not in err
 
@@ -411,7 +411,7 @@ def test_killed_process_leaves_nothing_that_looks_whole(tiny_encoder: Path, revi
     process.communicate()
     assert record(run)["status"] == "running"
     listed = start("eval", folder=tmp_path)
-    _, err = listed.communicate(timeout=60)
+    _, err = listed.communicate(timeout=300)
     assert listed.returncode == 1
     assert re.search(r"^error: There is no finished run below runs; .* is 'running'", err)
 
@@ -438,7 +438,7 @@ def test_terminal_gets_a_live_bar(tiny_encoder: Path, reviews_file: Path, tmp_pa
             break
         shown += part
     os.close(ours)
-    assert process.wait(60) == 0, shown[-2000:]
+    assert process.wait(300) == 0, shown[-2000:]
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode("utf-8", "replace"))
     assert b"\x1b[" in shown
     assert re.search(r"training .*\d+/40 +loss \d\.\d{4} +lr \d\.\d+e-\d+ +[\d,]+ tokens/s", text)

@@ -33,6 +33,11 @@ def test_problems_of_a_source_without_lines_name_the_row_from_1() -> None:
     assert problems(split({"n": 0}, {"n": 1}), odd) == ["data/train.jsonl row 2: n is 1"]
 
 
+def test_fault_that_ends_with_a_question_gets_no_full_stop() -> None:
+    with pytest.raises(DataError, match=r"row 1: no 'a'\. Did you mean 'b'\?$"):
+        require(split({"n": 0}), lambda example: ["no 'a'. Did you mean 'b'?"])
+
+
 def test_good_rows_pass() -> None:
     require(split({"n": 0}, {"n": 2}), odd)
 

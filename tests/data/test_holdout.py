@@ -105,7 +105,8 @@ def test_cut_of_fewer_than_10_rows_is_refused() -> None:
 def test_take_counts_rows_from_1_where_the_source_has_no_lines() -> None:
     split = Split(name="train", examples=[{"id": n} for n in range(5)], source="rows")
     taken = take(split, [1, 4], name="part")
-    assert (taken.name, ids(taken), list(taken.lines or [])) == ("part", [1, 4], [2, 5])
+    assert (taken.name, ids(taken), taken.lines) == ("part", [1, 4], None)
+    assert [taken.place(0), take(taken, [1]).place(0)] == ["rows row 2", "rows row 5"]
 
 
 def test_limit_takes_rows_by_seed_in_their_order() -> None:
@@ -137,7 +138,7 @@ def articles(sizes: list[int]) -> Dataset:
 
 
 def title_of(example: dict[str, Any]) -> Any:
-    return example["title"]
+    return (example["title"],)
 
 
 def test_cut_leaves_no_document_on_both_sides() -> None:
@@ -160,10 +161,10 @@ def test_cut_of_documents_says_so_and_why() -> None:
     assert found.splits[" tuning"].name == " tuning"
 
 
-@pytest.mark.parametrize("document", [lambda example: None, lambda example: "the only one"])
-def test_cut_of_one_document_is_by_rows(document: Any) -> None:
+@pytest.mark.parametrize("documents", [lambda example: (), lambda example: ("the only one", "the only one")])
+def test_cut_of_one_document_is_by_rows(documents: Any) -> None:
     made = dataset(["rare"] * 20 + ["common"] * 80)
-    found, chosen = cut(made, label_of, document)
+    found, chosen = cut(made, label_of, documents)
     assert chosen == cut(made, label_of)[1]
     assert Counter(map(label_of, found.splits["validation"].examples)) == {"rare": 2, "common": 8}
     assert "documents" not in found.notes[-1]
@@ -172,7 +173,22 @@ def test_cut_of_one_document_is_by_rows(document: Any) -> None:
 def test_cut_takes_the_smallest_document_where_none_fits() -> None:
     found, chosen = cut(articles([30, 12, 58]), label_of, title_of)
     assert len(chosen) == 12
-    assert {*map(title_of, found.splits["validation"].examples)} == {"t1"}
+    assert {*map(title_of, found.splits["validation"].examples)} == {("t1",)}
+
+
+@pytest.mark.parametrize("sizes", [[100], [48, 52]])
+def test_cut_takes_paragraphs_where_articles_are_too_few(sizes: list[int]) -> None:
+    def parts(example: dict[str, Any]) -> Any:
+        return example["title"], (example["title"], example["id"] // 4)
+
+    made = articles(sizes)
+    for number, example in enumerate(made.splits["train"].examples):
+        example["id"] = number
+    found, chosen = cut(made, label_of, parts)
+    assert 5 <= len(chosen) <= 10
+    train, validation = ({*map(parts, found.splits[name].examples)} for name in ("train", "validation"))
+    assert not train & validation
+    assert "(whole documents)" in found.notes[-1]
 
 
 def test_cut_of_documents_is_always_the_same_rows() -> None:

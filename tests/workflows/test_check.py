@@ -37,6 +37,16 @@ def test_lengths_are_those_of_the_encoder(tiny_encoder: Path, tmp_path: Path) ->
     assert split.lengths == {"median": 52.5, "p99": pytest.approx(101, abs=0.1), "longest": 102}
     assert split.truncation["examples"] == 50
     assert split.truncation["tokens"] == sum(range(1, 51))
+    assert [said[:34] for said in split.lost] == ["50 examples (50.0%) are longer than"[:34]]
+
+
+def test_counts_of_a_sample_say_so(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bertkit.workflows.check.SAMPLE", 40)
+    rows = [{"text": "the " * 60, "label": "ab"[n % 2]} for n in range(100)]
+    found = check(write_jsonl(tmp_path / "train.jsonl", rows), tiny_encoder, settings={"train.max_length": 52})
+    (said,) = found.splits[0].lost
+    assert said.startswith("34 examples (100.0%) are longer")
+    assert said.endswith("(counted in one row of 3)")
 
 
 def test_class_table_is_the_one_of_the_data(tiny_encoder: Path, tmp_path: Path) -> None:

@@ -225,6 +225,10 @@ def test_unlabelled_rows_are_refused(own_run: Path, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "bare.jsonl", [{"text": "good"}])
     with pytest.raises(DataError, match=r"the split 'bare' has no labels, so it can be predicted but not scored"):
         evaluate(own_run, data=file)
+    file = write_jsonl(tmp_path / "stars.jsonl", [{"text": "good", "stars": "positive"}])
+    match = r"There is no column 'label'; there are 'text', 'stars': --set columns\.label=NAME names one\.$"
+    with pytest.raises(DataError, match=match):
+        evaluate(own_run, data=file)
 
 
 @pytest.mark.parametrize(

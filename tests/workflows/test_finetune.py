@@ -390,6 +390,7 @@ def test_run_record_says_everything(written: Path, tiny_encoder: Path) -> None:
         "share_of_examples": 0.0,
         "tokens": 0,
         "share_of_tokens": 0.0,
+        "examples_in_windows": 0,
     }
     assert re.fullmatch(r"[0-9a-f]{64}", found["data_hash"])
     assert found["argv"]

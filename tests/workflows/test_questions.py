@@ -306,7 +306,8 @@ def test_scores_at_zero_and_at_the_threshold_stand_side_by_side(questions_run: P
     found = json.loads((questions_run / "scores.json").read_text())
     scores, details = found["splits"]["validation"], found["details"]["validation"]
     assert scores.keys() == {
-        "f1", "f1_interval", "exact_match", "exact_match_interval", "f1_at_0", "exact_match_at_0",
+        "f1", "f1_interval", "exact_match", "exact_match_interval",
+        "f1_at_0", "f1_at_0_interval", "exact_match_at_0", "exact_match_at_0_interval",
     }  # fmt: skip
     assert details["HasAns_total"] + details["NoAns_total"] == 20
     assert (
@@ -384,7 +385,7 @@ def test_setting_that_a_trained_model_cannot_take_is_refused(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, r"options\.stride is 128, and must be at least 0 and below train\.max_length, 64"),
+        ({"options.stride": 64}, r"options\.stride is 64, and must be at least 0 and below train\.max_length, 64"),
         ({"options.strid": 4}, r"options\.strid is not a setting of span-qa\. Did you mean 'stride'"),
         (STRIDE | {"options.rules": "cmrc"}, r"options\.rules is 'cmrc', and must be one of squad, cmrc2018"),
         (STRIDE | {"train.on_long": "head-tail"}, r"train\.on_long is 'head-tail', and span-qa has window"),
@@ -455,7 +456,7 @@ def test_question_that_cannot_be_trained_on_is_named_with_its_id(tiny_encoder: P
     [
         (
             {"text": ["it"], "answer_start": []},
-            r"x\.jsonl:41: question 'a': answers have 1 texts and other than so many",
+            r"x\.jsonl:41: question 'a': the answers' text has 1 entries, and answer_start, \[\], must have",
         ),
         (
             [{"text": "it", "answer_start": "3"}],
