@@ -291,11 +291,9 @@ class Training:
         """Let the model run without padding, if it can and may; return how it runs, for ``run.json``."""
         if not prepared.train.fast:
             return {"form": "padded", "reason": "train.fast is false"}
-        if accelerator.device.type != "cpu":
-            return {
-                "form": "padded",
-                "reason": f"unpadded layers have not been proven on {accelerator.device.type} yet",
-            }
+        kind = accelerator.device.type
+        if kind not in unpad.PROVEN:
+            return {"form": "padded", "reason": f"layers without padding have not been tried on {kind} yet"}
         installed = unpad.install(loaded.model)
         dropout.install(loaded.model)
         if not installed.fast:
