@@ -241,6 +241,7 @@ BESIDE = {
     # The plain script has no tuned threshold: its scores are those at 0.
     "squad2": {"f1": "f1_at_0", "exact_match": "exact_match_at_0", "best_exact_match": "best_exact"},
     "squad_longer": {},
+    "squad2_longer": {},
 }
 """Results that stand beside the plain Trainer's -> what the plain script's metrics are called here."""
 SHOWN = (

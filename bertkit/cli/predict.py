@@ -42,7 +42,7 @@ def command(
         raise typer.BadParameter("give an INPUT file (- for standard input) or --text TEXT, one of the two.")
     if json and out is None:
         raise typer.BadParameter(
-            "--json counts what --out FILE holds; without --out the rows on stdout are JSON already."
+            "--json counts what --out FILE holds; without --out the rows themselves are on stdout."
         )
     from bertkit.workflows.predict import predict_file
 
