@@ -2,8 +2,8 @@
 
 python -m benchmarks.questions squad --data DIR --seeds 1,2,3
 python -m benchmarks.questions squad2 --data DIR --seeds 1,2,3
-python -m benchmarks.questions squad --data DIR --seeds 1 --train-questions 0 --epochs 2 --length 384 \\
-    --rate 2e-4 --name squad_longer
+python -m benchmarks.questions squad --data DIR --seeds 1 --train-questions 0 --length 384 --rate 2e-4 \\
+    --name squad_longer
 
 DIR holds dev-v1.1.json.gz, dev-v2.0.json.gz and article_halves.json. halfA trains and all of halfB is scored: NOT the
 official setting, since SQuAD's train is not used. With squad2 the no-answer threshold is tuned on articles of halfA.

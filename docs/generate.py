@@ -241,7 +241,6 @@ BESIDE = {
     # The plain script has no tuned threshold: its scores are those at 0.
     "squad2": {"f1": "f1_at_0", "exact_match": "exact_match_at_0", "best_exact_match": "best_exact"},
     "squad_longer": {},
-    "squad2_longer": {},
 }
 """Results that stand beside the plain Trainer's -> what the plain script's metrics are called here."""
 SHOWN = (
@@ -323,8 +322,19 @@ def _startup_results(found: dict[str, Any]) -> str:
     return table(("process", "median of ten"), rows)
 
 
+def _padding_results(found: dict[str, Any]) -> str:
+    names = {"padded": "`train.fast = false`: padded to the longest row", "fast": "the default: no work on padding"}
+    rows = [
+        (names[name], ", ".join(f"{each:.0f}" for each in rounds), f"{statistics.median(rounds):.0f}")
+        for name, rounds in found["median_milliseconds_of_a_step"].items()
+    ]
+    says = f"Ratio of the medians: {found['ratio_of_medians']:.2f}."
+    return f"{table(('SST-2, batches of 32', 'milliseconds a step, each run', 'median'), rows)}\n\n{says}"
+
+
 RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo_reviews": _demo_results,
+    "padding": _padding_results,
     "predict_memory": _memory_results,
     "startup": _startup_results,
 }
