@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := $(VENV)/demo
 
-.PHONY: demo test quick lint types docs wheel bench clean setup help
+.PHONY: demo test quick lint types docs wheel bench bench-full clean setup help
 
 help:
 	@echo "make demo   set up, fine-tune the embedded encoder on the embedded data, evaluate, predict"
 	@echo "make test   set up, then all checks: lint, types, tests (slow ones too), docs, the installed wheel"
 	@echo "make quick  the tests that take under three minutes"
 	@echo "make docs   build the documentation into docs/_build"
-	@echo "make bench  run the benchmarks"
+	@echo "make bench  measure speed and memory beside transformers.Trainer, under 20 minutes; make bench-full: hours"
 
 setup: $(STAMP)
 
@@ -53,10 +53,12 @@ docs: setup
 wheel: setup
 	$(BIN)/python tests/wheel.py
 
+# Measurements of speed and memory: let nothing else run meanwhile.
 bench: setup
-	$(BIN)/python -m benchmarks.demo_reviews
-	$(BIN)/python -m benchmarks.predict_memory
-	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks
+
+bench-full: setup
+	$(BIN)/python -m benchmarks --full
 
 clean:
 	rm -rf $(VENV) dist build docs/_build

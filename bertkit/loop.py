@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bertkit import optim
+from bertkit import embeddings, optim
 from bertkit.config import TrainConfig
 from bertkit.data.batches import Draw, TrainingBatches
 from bertkit.errors import RunError
@@ -152,7 +152,7 @@ class _Engine:
         self.collate = collate
         self.config = config
         self.accelerator = accelerator
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = list(embeddings.trained(model).values())
 
     def step(self, draw: Draw, state: State, total: int, steps_per_epoch: int) -> Step:
         """Take one step, move ``state`` on and return the event."""
@@ -218,7 +218,8 @@ def _start(
         num_examples=batches.num_examples,
         num_steps=total,
         step=state.step,
-        num_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        # The plain model's parameters: embedding rows that are left out decay as they would in it.
+        num_parameters=sum(model.get_parameter(name).numel() for name in embeddings.trained(model)),
         device=str(accelerator.device),
         precision={"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
     )
@@ -260,18 +261,12 @@ def capture(
     Returns:
         ``progress`` (JSON-able), and the tensor tables ``model``, ``optimizer`` and ``rng``.
     """
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    moments = {
-        f"{names[parameter]}|{key}": value
-        for parameter, values in optimizer.state.items()
-        for key, value in values.items()
-    }
     random_state, generators = _generators()
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
     return {
         "progress": {**vars(state), "python_random": random_state, "scaler": scaler},
         "model": tensors_of(model),
-        "optimizer": moments,
+        "optimizer": embeddings.moments(model, optimizer.state),
         "rng": generators,
     }
 
@@ -287,8 +282,8 @@ def restore(
     if scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(scaler)
     load_tensors(model, start["model"])
-    parameters = dict(model.named_parameters())
-    for name, value in start["optimizer"].items():
+    parameters = embeddings.trained(model)
+    for name, value in embeddings.fitted(model, start["optimizer"]).items():
         parameter, _, key = name.rpartition("|")
         place = parameters[parameter]
         device = place.device if value.ndim else value.device

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from bertkit import embeddings
 from bertkit.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -18,18 +19,20 @@ def adamw(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """
     import torch
 
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = list(embeddings.trained(model).values())
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         groups,
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
         fused=trained[0].device.type in {"cpu", "cuda"},
     )
+    embeddings.follow(model, optimizer)
+    return optimizer
 
 
 def rate(step: int, total: int, config: TrainConfig) -> float:

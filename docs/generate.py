@@ -210,6 +210,12 @@ def results(name: str) -> str:
     return f"{RENDERED[name](found)}\n\n{_made_by(found)}"
 
 
+def measured(*names: str) -> str:
+    """Return the tables of those results that there are."""
+    parts = [results(name) for name in " ".join(names).split() if (RESULTS / f"{name}.json").is_file()]
+    return "\n\n".join(parts)
+
+
 def _glue_results() -> str:
     parts = []
     for file in sorted(RESULTS.glob("*.json")):
@@ -319,24 +325,118 @@ def _memory_results(found: dict[str, Any]) -> str:
 
 def _startup_results(found: dict[str, Any]) -> str:
     rows = [(f"`{name}`", f"{seconds:.3f} s") for name, seconds in found["median_seconds"].items()]
-    return table(("process", "median of ten"), rows)
+    parts = [table(("process", "median of ten"), rows)]
+    if first := found.get("median_seconds_to_first_step"):
+        rows = [(name, f"{seconds:.2f} s") for name, seconds in first.items()]
+        parts.append(table(("from the command to the first training step", "median of nine"), rows))
+        parts.append(f"Ratio of the medians: {found['first_step_over_plain']:.2f}.")
+    return "\n\n".join(parts)
 
 
-def _padding_results(found: dict[str, Any]) -> str:
-    names = {"padded": "`train.fast = false`: padded to the longest row", "fast": "the default: no work on padding"}
+def _tokenisation_results(found: dict[str, Any]) -> str:
+    names = {
+        "map": "`datasets.map`, batched, in memory",
+        "encode": "bertkit",
+        "kept": "bertkit, taken from its cache",
+    }
     rows = [
-        (names[name], ", ".join(f"{each:.0f}" for each in rounds), f"{statistics.median(rounds):.0f}")
-        for name, rounds in found["median_milliseconds_of_a_step"].items()
+        (names[name], f"{rate:,.0f}", ", ".join(f"{each:,}" for each in found["rows_per_second"][name]))
+        for name, rate in found["median_rows_per_second"].items()
     ]
-    says = f"Ratio of the medians: {found['ratio_of_medians']:.2f}."
-    return f"{table(('SST-2, batches of 32', 'milliseconds a step, each run', 'median'), rows)}\n\n{says}"
+    head = ("from texts to what training takes", "rows a second, median", "each round")
+    return f"{found['rows']:,} rows of {found['characters'] / found['rows']:.0f} characters.\n\n{table(head, rows)}"
+
+
+def _memory_of_training(found: dict[str, Any]) -> str:
+    grown = [
+        (name, f"{one['resident_mb_at_200']:,.0f} MB", f"{one['resident_mb_at_the_end']:,.0f} MB", one["steps"])
+        for name, one in (
+            ("a random model, 2 layers of width 64", found["growth_of_small"]),
+            ("`minilm`", found["growth_of_minilm"]),
+        )
+    ]
+    peaks = found["peak_of_training"]
+    rows = [("bertkit", f"{peaks['bertkit_mb']:,.0f} MB", "")]
+    rows += [
+        (
+            f"Trainer, as run_glue.py, {name}",
+            f"{peak:,.0f} MB",
+            f"{peaks['bertkit_over_trainer'][name]:.2f}",
+        )
+        for name, peak in peaks["trainer_mb"].items()
+    ]
+    parts = [
+        table((f"training `minilm`, {peaks['steps']} steps", "peak memory", "bertkit's share"), rows),
+        table(("resident memory while training", "at step 200", "at the last step", "last step"), grown),
+    ]
+    if "predicting" in found:
+        parts.append(_memory_results(found["predicting"]))
+    return "\n\n".join(parts)
+
+
+def _training_results(found: dict[str, Any]) -> str:
+    measured = found["variants"]
+    shown = {"bfloat16": "bf16"}
+    rows = [
+        (
+            name,
+            f"{one['milliseconds']:,.0f}",
+            f"{one['spread'][0]:,.0f} to {one['spread'][1]:,.0f}",
+            f"{one['peak_mb']:,.0f} MB",
+            shown.get(one["dtype"], one["dtype"]),
+            f"{one['tokens']:,.0f}",
+        )
+        for name, one in measured.items()
+    ]
+    rounds = "1 round" if found["rounds"] == 1 else f"{found['rounds']} rounds"
+    parts = [f"Batches of 32, {found['setting']}; {rounds}.", table(TRAINING_HEAD, rows)]
+    if "without unpadding" in measured:
+        whole = measured["bertkit"]
+        lost = [
+            (name, f"{one['milliseconds'] / whole['milliseconds']:.2f}", f"{one['peak_mb'] / whole['peak_mb']:.2f}")
+            for name, one in measured.items()
+            if one is not whole
+        ]
+        parts.append(table(("", "times as long", "times the memory"), lost))
+    elif found["ratios"]:
+        parts.append(
+            table(("ratio of the medians", ""), [(name, f"{one:.2f}") for name, one in found["ratios"].items()])
+        )
+    return "\n\n".join(parts)
+
+
+TRAINING_HEAD = ("", "milliseconds a step, median", "over the rounds", "peak memory", "computes in", "tokens a step")
+
+
+def _precision_results(found: dict[str, Any]) -> str:
+    rows = [
+        (
+            metric,
+            *(f"{one[f'{name}_mean']:.4f} ± {one[f'{name}_standard_error']:.4f}" for name in ("bf16", "float32")),
+            f"{one['difference']:+.4f}",
+            f"{one['standard_errors_apart']:.1f}",
+        )
+        for metric, one in found["summary"].items()
+    ]
+    seeds = len({run["seed"] for run in found["runs"]})
+    rows_said = f"{found['limit']:,} training rows" if found["limit"] else "all training rows"
+    epochs = "1 epoch" if found["epochs"] == 1 else f"{found['epochs']} epochs"
+    head = ("metric", "bf16, mean and standard error", "float32", "difference", "standard errors apart")
+    return f"`glue/{found['task']}`, {rows_said}, {epochs}, {seeds} seeds.\n\n{table(head, rows)}"
 
 
 RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo_reviews": _demo_results,
-    "padding": _padding_results,
+    "precision_rte": _precision_results,
+    "precision_sst2": _precision_results,
+    "memory": _memory_of_training,
     "predict_memory": _memory_results,
     "startup": _startup_results,
+    "tokenisation": _tokenisation_results,
+    **dict.fromkeys(
+        ("training_sst2", "training_windows", "training_base", "training_sst2_removed", "training_windows_removed"),
+        _training_results,
+    ),
 }
 
 
@@ -358,6 +458,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "families": families,
     "errors": errors,
     "layers": layers,
+    "measured": measured,
     "results": results,
 }
 

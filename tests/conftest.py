@@ -20,6 +20,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# No test may find what another one, or the user, has kept.
+os.environ["BERTKIT_CACHE"] = ""
 
 # No test may depend on speed.
 hypothesis.settings.register_profile("bertkit", deadline=None)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from bertkit.adapters import columns as packing
+from bertkit.adapters.columns import Columns
 from bertkit.config import EvalConfig, TrainConfig, build, convert
 from bertkit.errors import ConfigError, DataError, did_you_mean, sentence
 from bertkit.task import Task
@@ -27,6 +29,8 @@ Writer = Callable[["Adapter", Iterable[tuple[Example, Prediction]]], Iterator[st
 """From rows and their predictions to the lines of a file."""
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What of a batch a model is called with."""
+NUMBERS = ("example", "num_cut")
+"""What of a feature is a number."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -321,9 +325,10 @@ class Adapter:
         import torch
 
         pad = self.padding
+        real = torch.from_numpy(filled([len(f) for f in features], left=pad.left))
         batch: Batch = {
             "input_ids": padded([f.input_ids for f in features], pad.token, left=pad.left),
-            "attention_mask": padded([[1] * len(f) for f in features], 0, left=pad.left),
+            "attention_mask": real.long(),
         }
         types = [f.token_type_ids for f in features if f.token_type_ids is not None]
         if types:
@@ -335,6 +340,39 @@ class Adapter:
 
     def targets(self, features: Sequence[Feature]) -> torch.Tensor:
         """Return the targets of labelled features as one tensor."""
+        raise NotImplementedError
+
+    # Features as arrays --------------------------------------------------------------------------------------
+
+    def packed(self, features: Sequence[Feature]) -> Columns | None:
+        """Return features as flat arrays, from which :meth:`unpacked` makes equal ones; None where the type cannot."""
+        import numpy as np
+
+        own = self.packed_notes(features)
+        if own is None:
+            return None
+        numbers = {name: np.array([getattr(f, name) for f in features], dtype=np.int64) for name in NUMBERS}
+        ids = packing.flat("input_ids", [f.input_ids for f in features], np.int32)
+        types = [f.token_type_ids for f in features if f.token_type_ids is not None]
+        return numbers | ids | (packing.flat("token_type_ids", types, np.int32) if types else {}) | own
+
+    def unpacked(self, columns: Columns) -> list[Feature]:
+        """Return the features that :meth:`packed` was given."""
+        ids = packing.lists(columns, "input_ids")
+        types = packing.lists(columns, "token_type_ids") if "token_type_ids" in columns else [None] * len(ids)
+        numbers = (columns[name].tolist() for name in NUMBERS)
+        notes = self.unpacked_notes(columns)
+        return [
+            Feature(example=example, num_cut=cut, input_ids=row, token_type_ids=kinds, target=target, aligned=aligned)
+            for example, cut, row, kinds, (target, aligned) in zip(*numbers, ids, types, notes, strict=True)
+        ]
+
+    def packed_notes(self, features: Sequence[Feature]) -> Columns | None:
+        """Return the targets of features and what is aligned with them as arrays; None where that is not done."""
+        return None
+
+    def unpacked_notes(self, columns: Columns) -> Iterable[tuple[Any, Any]]:
+        """Yield the target of each feature and what is aligned with it."""
         raise NotImplementedError
 
     # Shared pieces -------------------------------------------------------------------------------------------
@@ -434,11 +472,45 @@ def padded(rows: Sequence[Sequence[int]], value: int, *, left: bool) -> torch.Te
     import numpy as np
     import torch
 
-    width = max(map(len, rows))
-    table = np.full((len(rows), width), value, dtype=np.int64)
-    for index, row in enumerate(rows):
-        if left:
-            table[index, width - len(row) :] = row
-        else:
-            table[index, : len(row)] = row
+    lengths = [len(row) for row in rows]
+    real = filled(lengths, left=left)
+    table = np.full(real.shape, value, dtype=np.int64)
+    table[real] = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=sum(lengths))
     return torch.from_numpy(table)
+
+
+def filled(lengths: Sequence[int], *, left: bool, width: int | None = None) -> np.ndarray:
+    """Return where rows of these lengths stand in a table: ``(B, T)`` bool, T the longest, or ``width``."""
+    import numpy as np
+
+    sizes = np.asarray(lengths)[:, None]
+    places = np.arange(max(lengths) if width is None else width)
+    return places >= len(places) - sizes if left else places < sizes
+
+
+def encodings(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Any],
+    pairs: Sequence[str] | None = None,
+    *,
+    words: bool = False,
+    offsets: bool = False,
+) -> list[Any]:
+    """Return what a fast tokenizer makes of texts, or of pairs, uncut: the encodings of the tokenizers library.
+
+    They are those of ``tokenizer(...)``, which makes lists of every token of each as well.
+
+    Args:
+        tokenizer: a fast one.
+        texts: texts; lists of words where ``words``.
+        pairs: the second text of each.
+        words: the texts are split already.
+        offsets: whether the encodings must say where in its text a token stands, and which word it is of.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = tokenizer.split_special_tokens
+    inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+    encode = backend.encode_batch if offsets else backend.encode_batch_fast
+    return list(encode(inputs, is_pretokenized=words))

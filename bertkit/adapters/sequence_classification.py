@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bertkit.adapters import columns as packing
 from bertkit.adapters import windows
-from bertkit.adapters.base import Adapter, Batch, Example, Feature, Loss, Prediction, shown, too_long
+from bertkit.adapters.base import Adapter, Batch, Example, Feature, Loss, Prediction, encodings, shown, too_long
+from bertkit.adapters.columns import Columns
 from bertkit.errors import DataError, did_you_mean
 from bertkit.metrics import names as metric_names
 from bertkit.task import Task
@@ -180,8 +182,7 @@ class SequenceClassification(Adapter):
     def _encodings(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Sequence[Any]:
         texts = self.texts(examples, "text")
         pairs = self.texts(examples, "text_pair") if self._paired(examples) else None
-        encoded = tokenizer(texts, pairs, truncation=False, padding=False, verbose=False)
-        return list(encoded.encodings or [])
+        return encodings(tokenizer, texts, pairs)
 
     def _paired(self, examples: Sequence[Example]) -> bool:
         """Say whether the task reads pairs: its columns say so, or, where it names none, the examples do."""
@@ -224,6 +225,14 @@ class SequenceClassification(Adapter):
 
         dtype = torch.int64 if self.kind == "single" else torch.float32
         return torch.tensor([feature.target for feature in features], dtype=dtype)
+
+    def packed_notes(self, features: Sequence[Feature]) -> Columns:
+        """Return the targets as ``target``: ids, numbers, or ``(n, K)``."""
+        return packing.optional("target", [feature.target for feature in features], None)
+
+    def unpacked_notes(self, columns: Columns) -> Iterable[tuple[Any, Any]]:
+        """Yield the targets; nothing is aligned."""
+        return ((target, None) for target in packing.values(columns, "target"))
 
     # Loss ----------------------------------------------------------------------------------------------------
 

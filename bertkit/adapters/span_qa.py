@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
+from bertkit.adapters import columns as packing
 from bertkit.adapters import windows
 from bertkit.adapters.base import (
     Adapter,
@@ -23,10 +24,11 @@ from bertkit.adapters.base import (
     Loss,
     Prediction,
     Writer,
-    padded,
+    encodings,
     shown,
     too_long,
 )
+from bertkit.adapters.columns import Columns
 from bertkit.adapters.words import is_ideograph
 from bertkit.errors import ConfigError, DataError, did_you_mean, joined, sentence
 from bertkit.task import Task
@@ -285,8 +287,8 @@ class SpanQA(Adapter):
         for start in range(0, len(examples), ENCODE_CHUNK):
             chunk = examples[start : start + ENCODE_CHUNK]
             texts = self.texts(chunk, "question"), self.texts(chunk, "context")
-            encoded = tokenizer(*texts, truncation=False, padding=False, verbose=False)
-            for index, (example, encoding) in enumerate(zip(chunk, encoded.encodings or [], strict=True)):
+            encoded = encodings(tokenizer, *texts, offsets=True)
+            for index, (example, encoding) in enumerate(zip(chunk, encoded, strict=True)):
                 features += self._features(
                     start + index, example, encoding, cls_id=tokenizer.cls_token_id, with_types=with_types
                 )
@@ -394,6 +396,25 @@ class SpanQA(Adapter):
             said.append(f"{share} are in no window whole; in training, their questions count as unanswered")
         return said
 
+    def packed_notes(self, features: Sequence[Feature]) -> Columns:
+        """Return targets ``(n, 2)``, and the windows: see :class:`Window`."""
+        import numpy as np
+
+        places: list[Window] = [feature.aligned for feature in features]
+        numbers = np.array([(p.null, p.first, p.answerable) for p in places], dtype=np.int64).reshape(-1, 3)
+        targets = packing.optional("target", [feature.target for feature in features], np.int64)
+        spans = packing.flat("spans", [p.spans for p in places], np.int32)
+        return {"window": numbers} | targets | spans | packing.flat("owned", [p.owned for p in places], bool)
+
+    def unpacked_notes(self, columns: Columns) -> Iterable[tuple[Any, Any]]:
+        """Yield targets and windows."""
+        targets = (None if target is None else tuple(target) for target in packing.values(columns, "target"))
+        spans, owned = packing.arrays(columns, "spans"), packing.arrays(columns, "owned")
+        for target, (null, first, answerable), where, own in zip(
+            targets, columns["window"].tolist(), spans, owned, strict=True
+        ):
+            yield target, Window(null=null, first=first, spans=where, owned=own, answerable=bool(answerable))
+
     # Batches and loss ----------------------------------------------------------------------------------------
 
     def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
@@ -403,17 +424,19 @@ class SpanQA(Adapter):
             Beside the model's inputs: ``context`` and ``starts``, ``(B, T)`` bool, the tokens of the context and those
             that may begin an answer; ``null``, ``(B,)`` int64, the position of no answer; ``labels``, ``(B, 2)``.
         """
+        import numpy as np
         import torch
 
         batch = super().collate(features, rng)
         places: list[Window] = [feature.aligned for feature in features]
-        marks = {"context": [[1] * len(p.spans) for p in places], "starts": [p.owned.tolist() for p in places]}
-        for name, rows in marks.items():
-            whole = [
-                [0] * p.first + row + [0] * (len(f) - p.first - len(row))
-                for p, row, f in zip(places, rows, features, strict=True)
-            ]
-            batch[name] = padded(whole, 0, left=self.padding.left).bool()
+        firsts = np.array([p.first for p in places]) + self._shift(features).numpy()
+        width = batch["input_ids"].shape[1]
+        offsets = np.arange(width) - firsts[:, None]
+        lengths = [len(p.spans) for p in places]
+        context = (offsets >= 0) & (offsets < np.array(lengths)[:, None])
+        starts = np.zeros_like(context)
+        starts[context] = np.concatenate([p.owned for p in places])
+        batch |= {"context": torch.from_numpy(context), "starts": torch.from_numpy(starts)}
         batch["null"] = torch.tensor([p.null for p in places]) + self._shift(features)
         return batch
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from bertkit.adapters import columns as packing
 from bertkit.adapters import tag_rows, windows, words
 from bertkit.adapters.base import (
     Adapter,
@@ -26,11 +27,13 @@ from bertkit.adapters.base import (
     Loss,
     Prediction,
     Writer,
+    encodings,
     padded,
     shown,
     too_long,
     without_surrogates,
 )
+from bertkit.adapters.columns import Columns
 from bertkit.adapters.tag_rows import OUTSIDE
 from bertkit.errors import ConfigError, DataError, did_you_mean, sentence
 from bertkit.metrics import tagging
@@ -371,8 +374,8 @@ class TokenTagging(Adapter):
         for start in range(0, len(examples), ENCODE_CHUNK):
             chunk = examples[start : start + ENCODE_CHUNK]
             texts = [[without_surrogates(word) for word in self.sentence(example).words] for example in chunk]
-            encoded = tokenizer(texts, is_split_into_words=True, truncation=False, padding=False, verbose=False)
-            for index, (example, encoding) in enumerate(zip(chunk, encoded.encodings or [], strict=True)):
+            encoded = encodings(tokenizer, texts, words=True, offsets=True)
+            for index, (example, encoding) in enumerate(zip(chunk, encoded, strict=True)):
                 features += self._features(start + index, example, len(texts[index]), encoding, tokenizer)
         return features
 
@@ -447,13 +450,37 @@ class TokenTagging(Adapter):
 
     def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
         """Pad features; ``owned`` ``(B, T)`` int64 is 1 where a feature answers for a word."""
+        import numpy as np
+        import torch
+
         batch = super().collate(features, rng)
-        owned = []
-        for feature in features:
-            places = {*feature.aligned.places}
-            owned.append([int(place in places) for place in range(len(feature))])
-        batch["owned"] = padded(owned, 0, left=self.padding.left)
+        width = batch["input_ids"].shape[1]
+        owned = np.zeros((len(features), width), dtype=np.int64)
+        for row, feature in zip(owned, features, strict=True):
+            row[width - len(feature) if self.padding.left else 0 :][feature.aligned.places] = 1
+        batch["owned"] = torch.from_numpy(owned)
         return batch
+
+    def packed_notes(self, features: Sequence[Feature]) -> Columns:
+        """Return targets, and what features answer for: see :class:`Aligned`."""
+        import numpy as np
+
+        aligned: list[Aligned] = [feature.aligned for feature in features]
+        columns: Columns = {
+            "num_words": np.array([each.num_words for each in aligned], dtype=np.int64),
+            "labelled": np.array([feature.target is not None for feature in features], dtype=bool),
+        }
+        for name in ("words", "places", "past_limit"):
+            columns |= packing.flat(name, [getattr(each, name) for each in aligned], np.int32)
+        return columns | packing.flat("target", [feature.target or [] for feature in features], np.int32)
+
+    def unpacked_notes(self, columns: Columns) -> Iterable[tuple[Any, Any]]:
+        """Yield targets and what is answered for."""
+        rows = (packing.lists(columns, name) for name in ("words", "places", "past_limit", "target"))
+        numbers = (columns[name].tolist() for name in ("num_words", "labelled"))
+        for words_of, places, past, target, num_words, labelled in zip(*rows, *numbers, strict=True):
+            aligned = Aligned(num_words=num_words, words=words_of, places=places, past_limit=past)
+            yield target if labelled else None, aligned
 
     def truncation(self, features: Sequence[Feature], examples: Sequence[Example]) -> dict[str, Any]:
         """Return what the length limit cuts, and which words go untagged."""

@@ -87,10 +87,11 @@ def first_rows(
 def fingerprint(dataset: Dataset) -> str:
     """Return a SHA-256 over all examples, split by split, that changes when any of them does."""
     total = hashlib.sha256()
+    written = json.JSONEncoder(sort_keys=True, default=str).encode
     for name in sorted(dataset.splits):
         total.update(name.encode())
         for example in dataset.splits[name].examples:
-            total.update(json.dumps(example, sort_keys=True, default=str).encode())
+            total.update(written(example).encode())
     return total.hexdigest()
 
 

@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit import card, config, device, dropout, encoder, infer, loop, unpad
+from bertkit import card, config, device, dropout, embeddings, encoder, infer, loop, unpad
 from bertkit.adapters.base import Adapter, Feature, Prediction
 from bertkit.config import DeviceConfig
 from bertkit.data import Dataset, Split, sources
@@ -27,11 +27,13 @@ from bertkit.task import Task, from_table
 from bertkit.workflows.preparation import (
     Prepared,
     encode,
+    import_libraries,
     prepare,
 )
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
 
 PACKAGES = (
@@ -167,6 +169,8 @@ class Training:
         short = f"{prepared.task.name.replace('/', '-')}-{source.short_name}"
         run = existing or Run.create(runs, name=short, out=out, record=record)
         try:
+            self.tell(Phase(name="importing torch and transformers"))
+            import_libraries()
             return self._train(run, prepared, source, start)
         except BaseException as error:
             if existing is None and not self.steps:
@@ -267,6 +271,8 @@ class Training:
             seed=request.seed,
         )
         _check_length(prepared, loaded)
+        if prepared.train.gradient_checkpointing:
+            checkpoint_layers(loaded.model, source.name)
         adapter.bind(loaded.tokenizer)
         features = self._encode(prepared, loaded)
         run.record.pop("error", None)
@@ -300,6 +306,14 @@ class Training:
             self.tell(Note(message=f"{loaded.source.name} runs padded: {installed.reason}"))
         return {"form": installed.form, "reason": installed.reason}
 
+    def _shrink(self, prepared: Prepared, loaded: Encoder, train: Sequence[Feature]) -> dict[str, Any]:
+        """Train only the word embeddings that are used, where that is exact; return what ``run.json`` says."""
+        if not prepared.train.fast:
+            return {"reason": "train.fast is false"}
+        padding = prepared.adapter.padding.token
+        installed = embeddings.install(loaded.model, (feature.input_ids for feature in train), others=[padding])
+        return asdict(installed)
+
     def _encode(self, prepared: Prepared, loaded: Encoder) -> dict[str, list[Feature]]:
         self.tell(Phase(name="encoding"))
         features = {}
@@ -324,6 +338,7 @@ class Training:
         adapter, train = prepared.adapter, features["train"]
         adapter.prepare(train)
         loaded.model.to(accelerator.device)
+        run.update(embeddings=self._shrink(prepared, loaded, train))
         batches = TrainingBatches(
             [feature.example for feature in train],
             [len(feature) for feature in train],
@@ -408,6 +423,7 @@ class Training:
         precision: str,
     ) -> Finetuned:
         """Take the best weights, score every labelled split, save, reopen and compare, write the card."""
+        embeddings.remove(loaded.model)
         best = stop.best_step if stop.best_step is not None else stop.step
         if best != stop.step:
             loop.load_tensors(loaded.model, run.load_checkpoint(best)["model"])
@@ -512,6 +528,22 @@ def _check_length(prepared: Prepared, loaded: Encoder) -> None:
             f"train.max_length is {prepared.train.max_length}, and {loaded.source.name} has positions for "
             f"{loaded.max_length} tokens. --set train.max_length={loaded.max_length} is its most."
         )
+
+
+def checkpoint_layers(model: PreTrainedModel, name: str) -> None:
+    """Let the layers be computed again in the backward pass.
+
+    Raises:
+        ConfigError: if the encoder's family cannot.
+    """
+    if not model.supports_gradient_checkpointing:
+        raise ConfigError(
+            f"train.gradient_checkpointing is true, and {name} ({type(model).__name__}) cannot do it. "
+            "A smaller train.micro_batch_tokens also saves memory, and changes no result."
+        )
+    # transformers 5 renames it on the way; the old name warns.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _with_predictions(split: Split, predictions: Sequence[Prediction], column: str) -> list[dict[str, Any]]:
