@@ -18,14 +18,15 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from bertkit.dropout import kept, scaled, steps
+from bertkit.dropout import kept, steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,15 +35,17 @@ if TYPE_CHECKING:
 
 NAME = "bertkit_unpadded"
 """The attention function's name. transformers makes no masks for a name that its mask table does not hold."""
-ROUND_TOKENS = 64
-ROUND_LENGTH = 8
-"""N and the length of a bucket are rounded up to these: ever-new shapes would fill oneDNN's cache of primitives."""
-BUCKET_COST = 2048
+ROUND_TOKENS = 32
+ROUND_WIDTH = 8
+"""N and the width of a bin are rounded up to these: ever-new shapes would fill oneDNN's cache of primitives."""
+NARROWEST = 32
+"""Bins are at least this wide: products of smaller matrices are no faster."""
+BUCKET_COST = 4096
 """What one more bucket costs (calls), in units of one score of attention."""
-SLOT_COST = 32
-"""What moving one token into a bucket and out of it costs, in the same units."""
+TOKEN_COST = 1536
+"""What a token that no row holds costs in the layers, in the same units."""
 LONG = 384
-"""On a CPU and in 16 bits, matrix products are faster than torch's fused attention up to this length."""
+"""On a CPU, in 16 bits and without gradients, matrix products beat torch's fused attention up to this width."""
 PROVEN = ("cpu",)
 """Kinds of devices on which this has run; on others models run padded until it has."""
 WIDEST_WINDOW = 512
@@ -55,20 +58,33 @@ HIDDEN = ("hidden_states", "x", "hidden_state")
 
 @dataclass(frozen=True, kw_only=True)
 class Bucket:
-    """Rows of similar length, whose attention is computed together."""
+    """Bins of one width, side by side in the packed sequence, whose attention is computed together."""
 
-    rows: np.ndarray
-    """Indices into the batch."""
-    length: int
-    """Slots of each row."""
+    start: int
+    """Its first token."""
+    bins: int
+    width: int
+    """Tokens of a bin: rows, one after another, and tokens that no row holds."""
+    alone: bool
+    """Whether every bin holds one row."""
+
+    @property
+    def stop(self) -> int:
+        """Return the token after its last."""
+        return self.start + self.bins * self.width
+
+    def view(self, x: torch.Tensor) -> torch.Tensor:
+        """Return this bucket's part of ``(num_tokens, heads, D)`` as ``(bins, heads, width, D)``."""
+        return x[self.start : self.stop].view(self.bins, self.width, *x.shape[1:]).transpose(1, 2)
 
 
 class Packing:
-    """Where the tokens of one batch are: in its ``(B, T)`` cells, in the packed sequence, in the buckets' slots.
+    """Where the tokens of one batch are: in its ``(B, T)`` cells, and in the packed sequence.
 
-    Real tokens come first, row after row; at least one token that no row holds follows, so that a packed sequence
-    has :data:`ROUND_TOKENS` times something. Nothing that these give is used, so their gradients are exactly zero,
-    and every move, backward ones too, is a plain gather that takes its zeros from them.
+    The packed sequence is laid out in bins, so that attention within rows is attention within bins, and no token is
+    moved between the layers. At least one token that no row holds stands at the end, and :data:`ROUND_TOKENS` divides
+    their number. Nothing that these give is used, so their gradients are exactly zero, and packing is a plain gather
+    whose gradient is one too, and takes its zeros from them.
     """
 
     def __init__(self, mask: np.ndarray, device: torch.device) -> None:
@@ -83,21 +99,26 @@ class Packing:
         self.device = device
         self.shape = mask.shape
         self.lengths: np.ndarray = mask.sum(1)
-        self.starts: np.ndarray = np.concatenate([[0], np.cumsum(self.lengths)])
-        self.num_real = int(self.starts[-1])
-        self.num_tokens = (self.num_real // ROUND_TOKENS + 1) * ROUND_TOKENS
+        self.buckets, self.starts = arranged(self.lengths)
+        self.num_tokens = (self.buckets[-1].stop // ROUND_TOKENS + 1) * ROUND_TOKENS
         real = np.flatnonzero(mask)
+        ends = np.cumsum(self.lengths)
+        places = np.arange(len(real)) + np.repeat(self.starts - ends + self.lengths, self.lengths)
         cells = np.zeros(self.num_tokens, dtype=np.int64)
-        cells[: self.num_real] = real
-        tokens = np.full(mask.size, self.num_real, dtype=np.int64)
-        tokens[real] = np.arange(self.num_real)
+        cells[places] = real
+        tokens = np.full(mask.size, self.num_tokens - 1)
+        tokens[real] = places
+        self.rows: np.ndarray = np.full(self.num_tokens, -1)
+        """Row of each token, ``(num_tokens,)``; -1 for those that no row holds."""
+        self.rows[places] = np.repeat(np.arange(len(mask)), self.lengths)
         self.real = self._index(real)
-        """Cell of each real token, ``(N,)``."""
+        """Cell of each real token, ``(N,)``, row after row."""
+        self.places = self._index(places)
+        """Place in the packed sequence of each real token, ``(N,)``, row after row."""
         self.cells = self._index(cells)
         """Cell of each token, ``(num_tokens,)``; the first cell for those that no row holds."""
         self.tokens = self._index(tokens)
         """Token of each cell, ``(B * T,)``; one that no row holds for padding."""
-        self._slots: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._biases: dict[Any, torch.Tensor | None] = {}
 
     def _index(self, values: np.ndarray) -> torch.Tensor:
@@ -115,50 +136,11 @@ class Packing:
     def unpack(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``(1, num_tokens, ...)`` as ``(B, T, ...)``, zeros at padding."""
         batch, width = self.shape
-        rows = x.new_zeros(batch * width, *x.shape[2:]).index_copy(0, self.real, x[0, : self.num_real])
+        rows = x.new_zeros(batch * width, *x.shape[2:]).index_copy(0, self.real, x[0].index_select(0, self.places))
         return rows.view(batch, width, *x.shape[2:])
 
-    @cached_property
-    def buckets(self) -> list[Bucket]:
-        """The rows by length."""
-        import numpy as np
-
-        rounded = -(-self.lengths // ROUND_LENGTH) * ROUND_LENGTH
-        order = np.argsort(rounded, kind="stable")
-        lengths, counts = np.unique(rounded, return_counts=True)
-        ends = np.cumsum(counts)
-        found, begin = [], 0
-        for last in cuts(lengths, counts):
-            found.append(Bucket(rows=order[begin : ends[last]], length=int(lengths[last])))
-            begin = int(ends[last])
-        return found
-
-    def slots(self, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what moves ``(num_tokens * heads, D)`` into the buckets' ``(rows, heads, length, D)`` and back.
-
-        Returns:
-            the token and head of each slot of all buckets and of ``heads`` spare slots at the end, and the slot of
-            each token and head.
-        """
-        import numpy as np
-
-        if heads not in self._slots:
-            every = np.arange(heads)
-            parts = []
-            for bucket in self.buckets:
-                position = np.arange(bucket.length)
-                held = position < self.lengths[bucket.rows][:, None]
-                token = np.where(held, self.starts[bucket.rows][:, None] + position, self.num_real)
-                parts.append((token[:, None] * heads + every[:, None]).reshape(-1))
-            slots = np.concatenate([*parts, self.num_real * heads + every])
-            places = np.tile(len(slots) - heads + every, self.num_tokens)
-            held = slots < self.num_real * heads
-            places[slots[held]] = np.flatnonzero(held)
-            self._slots[heads] = self._index(slots), self._index(places)
-        return self._slots[heads]
-
     def bias(self, bucket: Bucket, *, causal: bool, window: int | None, dtype: torch.dtype) -> torch.Tensor | None:
-        """Return what is added to a bucket's scores, ``(rows or 1, 1, length or 1, length)``, or None.
+        """Return what is added to a bucket's scores, ``(bins or 1, 1, width or 1, width)``, or None.
 
         Args:
             bucket: one of :attr:`buckets`.
@@ -166,7 +148,7 @@ class Packing:
             window: it sees those less than this far away; None for all.
             dtype: of the scores.
         """
-        key = (bucket.length, causal, window, dtype)
+        key = (bucket.start, causal, window, dtype)
         if key not in self._biases:
             self._biases[key] = self._bias(bucket, causal, window, dtype)
         return self._biases[key]
@@ -175,8 +157,10 @@ class Packing:
         import numpy as np
         import torch
 
-        position = np.arange(bucket.length)
-        seen = (position < self.lengths[bucket.rows][:, None])[:, None, None]
+        rows = self.rows[bucket.start : bucket.stop].reshape(bucket.bins, 1, bucket.width)
+        # Tokens that no row holds see each other: one that saw nothing would not be a number.
+        seen = (rows >= 0)[:, None] if bucket.alone else rows[:, :, None] == rows[..., None]
+        position = np.arange(bucket.width)
         distance = position[:, None] - position
         if causal:
             seen = seen & (distance >= 0)
@@ -184,16 +168,16 @@ class Packing:
             seen = seen & (np.abs(distance) < window)
         if seen.all():
             return None
-        # Minus infinity would make a slot of padding that sees nothing not a number.
         lowest = torch.finfo(dtype).min
         return torch.where(self._index(seen), 0.0, lowest).to(dtype)
 
     @cached_property
     def boundaries(self) -> torch.Tensor:
-        """Where rows begin in the packed sequence, ``(B + 2,)`` int32; what no row holds is a row of its own."""
+        """Where rows, and runs of tokens that no row holds, begin in the packed sequence; then its end; int32."""
         import numpy as np
 
-        return self._index(np.append(self.starts, self.num_tokens).astype(np.int32))
+        begins = np.flatnonzero(np.diff(self.rows, prepend=-2))
+        return self._index(np.append(begins, self.num_tokens).astype(np.int32))
 
 
 def packing(mask: torch.Tensor) -> Packing | None:
@@ -203,8 +187,61 @@ def packing(mask: torch.Tensor) -> Packing | None:
     return Packing(held, mask.device) if (begins == 1).all() else None
 
 
+def arranged(lengths: np.ndarray) -> tuple[list[Bucket], np.ndarray]:
+    """Lay rows into bins, first fit, longest first, rows of like length in bins of one width.
+
+    Args:
+        lengths: ``(B,)`` int64, each at least 1.
+
+    Returns:
+        the buckets, and where each row begins in the packed sequence, ``(B,)``.
+    """
+    import numpy as np
+
+    starts = np.zeros(len(lengths), dtype=np.int64)
+    buckets: list[Bucket] = []
+    begin = 0
+    for shorter, longest in pairwise([0, *cuts(*np.unique(lengths, return_counts=True))]):
+        rows = np.flatnonzero((shorter < lengths) & (lengths <= longest))
+        rows = rows[np.argsort(-lengths[rows], kind="stable")]
+        width, bins, places = _bins(lengths[rows])
+        starts[rows] = begin + places
+        buckets.append(Bucket(start=begin, bins=bins, width=width, alone=bins == len(rows)))
+        begin = buckets[-1].stop
+    return buckets, starts
+
+
+def _bins(lengths: np.ndarray) -> tuple[int, int, np.ndarray]:
+    """Return the width that costs least of a few, the number of bins, and where rows begin; longest rows first."""
+    narrowest = _width(int(lengths[0]))
+    found = []
+    for width in range(narrowest, 2 * narrowest, max(ROUND_WIDTH, _width(narrowest // 4))):
+        bins, starts = _first_fit(lengths, width)
+        found.append((bins * width * (width + TOKEN_COST), width, bins, starts))
+        if bins == 1:
+            break
+    return min(found, key=lambda each: each[0])[1:]
+
+
+def _first_fit(lengths: np.ndarray, width: int) -> tuple[int, np.ndarray]:
+    """Put rows, longest first, each into the first bin with room; return the number of bins and where rows begin."""
+    import numpy as np
+
+    room = np.full(len(lengths), width)
+    starts = np.zeros(len(lengths), dtype=np.int64)
+    for row, length in enumerate(lengths.tolist()):
+        place = int((room >= length).argmax())
+        starts[row] = (place + 1) * width - room[place]
+        room[place] -= length
+    return int((room < width).sum()), starts
+
+
+def _width(longest: int) -> int:
+    return max(NARROWEST, -(-longest // ROUND_WIDTH) * ROUND_WIDTH)
+
+
 def cuts(lengths: np.ndarray, counts: np.ndarray) -> list[int]:
-    """Return the last index of each group of neighbouring lengths whose attention together costs least.
+    """Return the longest row of each bucket, rising, where their costs together are least.
 
     Args:
         lengths: rising, ``(U,)`` int64.
@@ -212,17 +249,22 @@ def cuts(lengths: np.ndarray, counts: np.ndarray) -> list[int]:
     """
     import numpy as np
 
-    before = np.concatenate([[0], np.cumsum(counts)])
-    each = lengths * (lengths + SLOT_COST)
+    rows = np.concatenate([[0], np.cumsum(counts)])
+    tokens = np.concatenate([[0], np.cumsum(counts * lengths)])
     best = np.zeros(len(lengths) + 1)
     first = np.zeros(len(lengths) + 1, dtype=np.int64)
     for end in range(1, len(lengths) + 1):
-        costs = best[:end] + (before[end] - before[:end]) * each[end - 1] + BUCKET_COST
+        width = _width(int(lengths[end - 1]))
+        # Rows longer than half a bin cannot share one; the others fill what is left nearly always.
+        halves = rows[np.searchsorted(lengths, width // 2, side="right")]
+        bins = np.maximum(-(-(tokens[end] - tokens[:end]) // width), rows[end] - np.maximum(rows[:end], halves))
+        unheld = bins * width - (tokens[end] - tokens[:end])
+        costs = best[:end] + bins * width**2 + unheld * TOKEN_COST + BUCKET_COST
         first[end] = costs.argmin()
         best[end] = costs[first[end]]
     found, end = [], len(lengths)
     while end:
-        found.append(end - 1)
+        found.append(int(lengths[end - 1]))
         end = int(first[end])
     return found[::-1]
 
@@ -265,115 +307,166 @@ def attention(
     Raises:
         NotImplementedError: for what would change the result and is not done here, and outside a packed call.
     """
+    import torch
+
     held = _packing.get()
     changes = [name for name in ("position_bias", "softcap", "s_aux", "cache") if others.get(name) is not None]
     if held is None or changes:
         raise NotImplementedError(
             f"attention over packed rows takes no {' and no '.join(changes)}" if changes else "no rows are packed"
         )
-    settings: dict[str, Any] = {
-        "dropout": dropout if module.training else 0.0,
-        "scale": query.shape[-1] ** -0.5 if scaling is None else scaling,
-        "causal": bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal,
-        "window": sliding_window,
-    }
-    attend = _by_kernel if _has_kernel(query, settings["dropout"]) else _by_buckets
-    return attend(held, query, key, value, **settings).view(1, held.num_tokens, query.shape[1], -1), None
+    settings = Settings(
+        dropout=dropout if module.training and steps(dropout) else 0.0,
+        scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        causal=bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal,
+        window=sliding_window,
+    )
+    query, key, value = _of_one_dtype(query, key, value)
+    if _has_kernel(query, settings.dropout):
+        return _by_kernel(held, query, key, value, settings), None
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
+    if query.is_cuda:
+        return _fused(held, query, key, value, settings), None
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    return _attend_function().apply(query, key, value, held, settings, keep), None
 
 
-def _by_buckets(
-    held: Packing,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *,
-    dropout: float,
-    scale: float,
-    causal: bool,
-    window: int | None,
-) -> torch.Tensor:
-    """Attend bucket by bucket; returns ``(num_tokens * heads, D)``."""
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a module attends."""
+
+    dropout: float
+    scale: float
+    causal: bool
+    window: int | None
+
+
+def _of_one_dtype(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return tensors as autocast would, which does not reach into functions with a gradient of their own."""
     import torch
 
-    heads = query.shape[1]
-    found = []
-    for bucket, q, k, v in zip(held.buckets, *(_in_buckets(held, x) for x in (query, key, value)), strict=True):
-        bias = held.bias(bucket, causal=causal, window=window, dtype=q.dtype)
-        k, v = (x.repeat_interleave(heads // x.shape[1], 1) if x.shape[1] != heads else x for x in (k, v))
-        found.append(_attended(q, k, v, bias, dropout=dropout, scale=scale).reshape(-1, v.shape[-1]))
-    slots, places = held.slots(heads)
-    spare = found[0].new_zeros(heads, found[0].shape[-1])
-    return _gather(torch.cat([*found, spare]), places, slots)
+    kind = tensors[0].device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensors[-1].dtype
+    return tuple(x.to(dtype) for x in tensors)
 
 
-def _in_buckets(held: Packing, x: torch.Tensor) -> list[torch.Tensor]:
-    """Return ``(1, heads, num_tokens, D)`` as one ``(rows, heads, length, D)`` a bucket."""
-    import torch
-
-    _, heads, _, width = x.shape
-    slots, places = held.slots(heads)
-    shapes = [(len(bucket.rows), heads, bucket.length, width) for bucket in held.buckets]
-    sizes = [rows * heads * length for rows, _, length, _ in shapes]
-    parts = torch.split(_gather(x.transpose(1, 2).reshape(-1, width), slots, places), [*sizes, heads])
-    return [part.view(shape) for part, shape in zip(parts[:-1], shapes, strict=True)]
-
-
-def _attended(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    *,
-    dropout: float,
-    scale: float,
+def _fused(
+    held: Packing, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, settings: Settings
 ) -> torch.Tensor:
-    """Attend within a bucket, all ``(rows, heads, length, D)``."""
+    """Attend bucket by bucket by torch's own attention; returns ``(1, num_tokens, heads, D)``."""
     import torch
     import torch.nn.functional as F
 
-    if query.is_cuda or (not steps(dropout) and (query.dtype == torch.float32 or query.shape[2] > LONG)):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale)
-    return _attend_function().apply(query, key, value, bias, dropout, scale)  # type: ignore[no-any-return]
+    last = held.buckets[-1].stop
+    sizes = [bucket.bins * bucket.width for bucket in held.buckets]
+    parts = [torch.split(x[0].transpose(0, 1)[:last], sizes) for x in (query, key, value)]
+    found = []
+    for bucket, q, k, v in zip(held.buckets, *parts, strict=True):
+        shape = (bucket.bins, bucket.width, *q.shape[1:])
+        bias = held.bias(bucket, causal=settings.causal, window=settings.window, dtype=q.dtype)
+        q, k, v = (x.view(shape).transpose(1, 2) for x in (q, k, v))
+        attended = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias, dropout_p=settings.dropout, scale=settings.scale
+        )
+        found.append(attended.transpose(1, 2).flatten(0, 1))
+    rest = query.new_zeros(held.num_tokens - last, *found[0].shape[1:])
+    return torch.cat([*found, rest]).unsqueeze(0)
 
 
 @cache
 def _attend_function() -> Any:
     """Return softmax(Q K^T * scale + bias) V with dropout, by matrix products (Vaswani et al. 2017, 3.2.1).
 
-    Keeps for the backward pass the probabilities and one byte for each that says whether it was dropped; autograd
-    would keep the dropped ones as well.
+    Keeps for the backward pass the probabilities and what they were multiplied by; autograd would keep more.
     """
     import torch
     from torch.autograd.function import once_differentiable
 
     class Attend(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, q: Any, k: Any, v: Any, bias: Any, dropout: float, scale: float) -> torch.Tensor:
-            scores = torch.matmul(q * scale, k.transpose(-1, -2))
-            if bias is not None:
-                scores += bias
-            probabilities = torch.softmax(scores, -1, dtype=torch.float32).to(v.dtype)
-            stays, ctx.factor = kept(probabilities, dropout) if steps(dropout) else (None, 1.0)
-            ctx.scale = scale
-            ctx.save_for_backward(q, k, v, probabilities, stays)
-            used = probabilities if stays is None else scaled(probabilities, stays, ctx.factor)
-            return torch.matmul(used, v)
+        def forward(ctx: Any, q: Any, k: Any, v: Any, held: Packing, settings: Settings, keep: bool) -> torch.Tensor:
+            q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+            found = _empty_but_for_the_rest(v, held)
+            saved: list[Any] = []
+            for bucket in held.buckets:
+                bias = held.bias(bucket, causal=settings.causal, window=settings.window, dtype=v.dtype)
+                parts = [bucket.view(x) for x in (q, k, v)]
+                attended, kept_back = _forward(parts, bias, settings, keep=keep)
+                bucket.view(found).copy_(attended)
+                saved += kept_back
+            ctx.save_for_backward(*saved)
+            ctx.held, ctx.settings = held, settings
+            return found.unsqueeze(0)
 
         @staticmethod
         @once_differentiable
         def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-            q, k, v, probabilities, stays = ctx.saved_tensors
-            to_used = torch.matmul(gradient, v.transpose(-1, -2))
-            used = probabilities
-            if stays is not None:
-                used, to_used = (scaled(x, stays, ctx.factor) for x in (probabilities, to_used))
-            to_value = torch.matmul(used.transpose(-1, -2), gradient)
-            to_scores = torch.ops.aten._softmax_backward_data(to_used, probabilities, -1, probabilities.dtype)
-            to_query = torch.matmul(to_scores, k) * ctx.scale
-            to_key = torch.matmul(to_scores.transpose(-1, -2), q * ctx.scale)
-            return to_query, to_key, to_value, None, None, None
+            found = [_empty_but_for_the_rest(gradient[0], ctx.held) for _ in "qkv"]
+            saved = ctx.saved_tensors
+            for index, bucket in enumerate(ctx.held.buckets):
+                part = saved[index * KEPT : (index + 1) * KEPT]
+                parts = [bucket.view(x) for x in found]
+                _backward(bucket.view(gradient[0]), part, ctx.settings.scale, parts)
+            return *(x.transpose(0, 1).unsqueeze(0) for x in found), None, None, None
 
     return Attend
+
+
+KEPT = 5
+"""Tensors of a bucket that are kept for the backward pass: queries times scale, keys, values, probabilities, mask."""
+
+
+def _empty_but_for_the_rest(like: torch.Tensor, held: Packing) -> torch.Tensor:
+    """Return a new ``(num_tokens, heads, D)`` that is zero behind the last bucket."""
+    import torch
+
+    found = torch.empty(like.shape, dtype=like.dtype)
+    found[held.buckets[-1].stop :] = 0
+    return found
+
+
+def _forward(
+    parts: list[torch.Tensor], bias: torch.Tensor | None, settings: Settings, *, keep: bool
+) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+    """Attend within a bucket, all ``(bins, heads, width, D)``; return what comes out, and what backward needs."""
+    import torch
+    import torch.nn.functional as F
+
+    q, k, v = parts
+    bins, heads, width, _ = q.shape
+    if not keep and not settings.dropout and (q.dtype == torch.float32 or width > LONG):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=settings.scale), []
+    scaled = torch.mul(q, settings.scale, out=torch.empty(q.shape, dtype=q.dtype)).flatten(0, 1)
+    k, v = (x.reshape(bins * heads, width, -1) for x in (k, v))
+    scores = torch.bmm(scaled, k.transpose(1, 2))
+    if bias is not None:
+        scores.view(bins, heads, width, width).add_(bias)
+    probabilities = torch.softmax(scores, -1)
+    mask = kept(probabilities, settings.dropout) if settings.dropout else None
+    used = probabilities if mask is None else probabilities * mask
+    return torch.bmm(used, v).view(bins, heads, width, -1), [scaled, k, v, probabilities, mask]
+
+
+def _backward(
+    gradient: torch.Tensor, saved: Sequence[torch.Tensor], scale: float, into: Sequence[torch.Tensor]
+) -> None:
+    """Write the gradients of a bucket's queries, keys and values, ``(bins, heads, width, D)``, into views."""
+    import torch
+
+    q, k, v, probabilities, mask = saved
+    gradient = gradient.reshape(v.shape)
+    to_used = torch.bmm(gradient, v.transpose(1, 2))
+    used = probabilities
+    if mask is not None:
+        used = probabilities * mask
+        to_used *= mask
+    to_scores = torch.ops.aten._softmax_backward_data(to_used, probabilities, -1, probabilities.dtype)
+    shape = into[0].shape
+    torch.mul(torch.bmm(to_scores, k).view(shape), scale, out=into[0])
+    into[1].copy_(torch.bmm(to_scores.transpose(1, 2), q).view(shape))
+    into[2].copy_(torch.bmm(used.transpose(1, 2), gradient).view(shape))
 
 
 def _has_kernel(query: torch.Tensor, dropout: float) -> bool:
@@ -399,33 +492,25 @@ def _kernel() -> Callable[..., Any] | None:
 
 
 def _by_kernel(
-    held: Packing,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    *,
-    dropout: float,
-    scale: float,
-    causal: bool,
-    window: int | None,
+    held: Packing, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, settings: Settings
 ) -> torch.Tensor:
-    """Attend with torch's kernel; returns ``(num_tokens, heads, D)``."""
+    """Attend with torch's kernel; returns ``(1, num_tokens, heads, D)``."""
     kernel = _kernel()
     assert kernel is not None
-    assert not dropout
-    reach = -1 if window is None else window - 1
-    longest = max(int(held.lengths.max()), held.num_tokens - held.num_real)
+    assert not settings.dropout
+    reach = -1 if settings.window is None else settings.window - 1
+    longest = int(held.boundaries.diff().max())
     attended: torch.Tensor = kernel(
         *(x[0].transpose(0, 1).contiguous() for x in (query, key, value)),
         held.boundaries,
         held.boundaries,
         longest,
         longest,
-        scale=scale,
-        window_size=(reach, 0 if causal else reach),
+        scale=settings.scale,
+        window_size=(reach, 0 if settings.causal else reach),
         enable_gqa=key.shape[1] != query.shape[1],
     )
-    return attended
+    return attended.unsqueeze(0)
 
 
 def _gather(x: torch.Tensor, index: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
@@ -473,6 +558,8 @@ class Installed:
     _handles: list[Any] = field(default_factory=list)
     _before: list[tuple[Any, str]] = field(default_factory=list)
     _token: Token[Packing | None] | None = None
+    _dtype: Any = None
+    """Of the hidden states outside of the layers."""
 
     @property
     def fast(self) -> bool:
@@ -546,13 +633,20 @@ class Installed:
         if held is None:
             return None
         rest: Callable[[Any], Any] = (lambda x: x) if self.form == "attention" else (lambda x: _packed(held, x))
-        first = held.pack if hidden else (lambda x: x)
+        first = partial(self._first, held) if hidden else (lambda x: x)
         named = {name: first(x) if not args and name in HIDDEN else rest(x) for name, x in kwargs.items()}
         return tuple(rest(x) if index else first(x) for index, x in enumerate(args)), named
 
+    def _first(self, held: Packing, x: torch.Tensor) -> torch.Tensor:
+        """Pack the hidden states; in training under autocast in 16 bits, so that no layer needs to round them anew."""
+        import torch
+
+        packed, self._dtype = held.pack(x), x.dtype
+        return _of_one_dtype(packed)[0] if torch.is_grad_enabled() and self.form != "attention" else packed
+
     def _unpacked(self, module: Any, args: Any, output: Any) -> Any:
         held = _packing.get()
-        return output if held is None else _with_first(output, held.unpack)
+        return output if held is None else _with_first(output, lambda x: held.unpack(x).to(self._dtype))
 
     def _rows_back(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         held = _packing.get()

@@ -209,12 +209,26 @@ def results(model: Any, batch: dict[str, torch.Tensor], *, autocast: bool, train
 def test_half_precision_is_as_exact_as_the_padded_model(name: str, autocast: bool, train: bool) -> None:
     model, batch = make(name, "ForTokenClassification"), inputs()
     exact = results(model, batch, autocast=False, train=train)
-    model = model if autocast else model.to(torch.bfloat16)
-    padded = results(model, batch, autocast=autocast, train=train)
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    model = model if autocast else half
+    # In training, what goes from layer to layer has 16 bits, as in a model whose weights have.
+    padded = results(half if train else model, batch, autocast=autocast and not train, train=train)
     installed = unpad.install(model)
     fast = results(model, batch, autocast=autocast, train=train)
     assert (installed.num_fast, installed.padded) == (1, {})
     assert float((fast - exact).norm()) < 1.3 * float((padded - exact).norm())
+
+
+def test_layers_hand_16_bits_on_in_training_and_float32_comes_out() -> None:
+    model, batch, seen = make("BERT"), inputs(), []
+    unpad.install(model)
+    model.encoder.layer[1].register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(**batch)[0].dtype == torch.float32
+        with torch.no_grad():
+            model(**batch)
+    model(**batch)
+    assert seen == [torch.bfloat16, torch.float32, torch.float32]
 
 
 def test_inference_mode_runs_fast() -> None:
@@ -293,7 +307,7 @@ def rows_seen(model: Any, batch: dict[str, torch.Tensor]) -> list[int]:
 @pytest.mark.parametrize("name", FAST)
 def test_linear_layers_see_the_tokens_and_no_padding(name: str) -> None:
     model, batch = make(name), inputs()
-    cells, tokens = batch["input_ids"].numel(), -(-sum(LENGTHS) // 64) * 64
+    cells, tokens = batch["input_ids"].numel(), unpad.packing(batch["attention_mask"]).num_tokens  # type: ignore[union-attr]
     assert tokens < cells
     # Families with their own attention put rows back around it; its projections see them, and relative positions.
     projections = 1.0 if unpad.install(model).form != "attention" else 0.25
@@ -510,7 +524,7 @@ def reference(held: unpad.Packing, q: Any, k: Any, v: Any, sees: Callable[[Any, 
     """Return attention row by row, ``(N, heads, D)``."""
     found = []
     groups = q.shape[1] // k.shape[1]
-    for begin, end in zip(held.starts[:-1], held.starts[1:], strict=True):
+    for begin, end in zip(held.starts, held.starts + held.lengths, strict=True):
         one, two, three = (
             x[0, :, begin:end] for x in (q, k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1))
         )
@@ -541,10 +555,10 @@ def test_attention_is_each_rows_own(
     q = torch.randn(1, 4, packed.num_tokens, 8, requires_grad=True)
     k, v = (torch.randn(1, key_heads, packed.num_tokens, 8, requires_grad=True) for _ in range(2))
     if training:  # by the way that can drop, though nothing is
-        monkeypatch.setattr(unpad, "kept", lambda x, _: (torch.ones_like(x, dtype=torch.bool), 1.0))
+        monkeypatch.setattr(unpad, "kept", lambda x, _: torch.ones_like(x))
     dropout = 0.1 if training else 0.0
     found, _ = unpad.attention(Caller().train(training), q, k, v, None, dropout=dropout, scaling=0.3, **given)
-    found = found[0, : packed.num_real]
+    found = found[0, packed.places]
     expected = reference(packed, q, k, v, sees, 0.3)
     assert torch.allclose(found, expected, atol=1e-6)
     weight = torch.randn_like(expected)
@@ -584,7 +598,7 @@ def test_torchs_kernel_is_asked_for_the_same(
     monkeypatch.setattr(unpad, "_kernel", lambda: by_rows)
     found = unpad.attention(Caller(), q, k, v, None, scaling=0.3, **given)[0]
     assert found.shape == expected.shape
-    assert torch.allclose(found[0, : packed.num_real], expected[0, : packed.num_real], atol=1e-6)
+    assert torch.allclose(found[0, packed.places], expected[0, packed.places], atol=1e-6)
 
 
 @pytest.mark.gpu
@@ -648,8 +662,8 @@ def test_packing_goes_there_and_back(left: bool) -> None:
     assert held is not None
     x = torch.randn(*mask.shape, 3, requires_grad=True)
     flat = held.pack(x)
-    assert flat.shape == (1, 128, 3)
-    assert torch.equal(flat[0, : held.num_real], x[mask.bool()])
+    assert flat.shape == (1, held.num_tokens, 3)
+    assert torch.equal(flat[0, held.places], x[mask.bool()])
     back = held.unpack(flat)
     assert torch.equal(back, x * mask[..., None])
     back.sum().backward()
@@ -660,35 +674,51 @@ def test_a_tensor_for_all_rows_is_packed_by_position() -> None:
     mask = inputs((2, 5, 3), left=True)["attention_mask"]
     held = unpad.packing(mask)
     assert held is not None
-    assert held.pack(torch.arange(5)[None])[0, : held.num_real].tolist() == [3, 4, 0, 1, 2, 3, 4, 2, 3, 4]
+    assert held.pack(torch.arange(5)[None])[0, held.places].tolist() == [3, 4, 0, 1, 2, 3, 4, 2, 3, 4]
 
 
 def test_tokens_are_rounded_with_one_to_spare() -> None:
-    sizes = [unpad.packing(torch.ones(1, n)).num_tokens for n in (1, 63, 64, 127, 128)]  # type: ignore[union-attr]
-    assert sizes == [64, 64, 128, 128, 192]
+    sizes = [unpad.packing(torch.ones(1, n)).num_tokens for n in (1, 31, 32, 63, 64, 127, 128)]  # type: ignore[union-attr]
+    assert sizes == [64, 64, 64, 96, 96, 160, 160]
 
 
 @pytest.mark.parametrize(
-    ("lengths", "counts", "groups"),
+    ("lengths", "counts", "longest"),
     [
-        ([8], [1], [0]),
-        ([8, 16], [4, 4], [1]),
-        ([8, 264], [4, 4], [0, 1]),
-        ([16, 512], [16, 4], [0, 1]),
-        ([8, 16, 96, 104], [2, 2, 1, 1], [1, 3]),
+        ([8], [1], [8]),
+        ([8, 16], [4, 4], [16]),
+        ([8, 264], [4, 4], [8, 264]),
+        ([16, 512], [16, 4], [16, 512]),
+        ([8, 16, 303, 304], [32, 32, 1, 1], [16, 304]),
     ],
 )
-def test_rows_of_like_length_share_a_bucket(lengths: list[int], counts: list[int], groups: list[int]) -> None:
-    assert unpad.cuts(np.array(lengths), np.array(counts)) == groups
+def test_rows_of_like_length_share_a_bucket(lengths: list[int], counts: list[int], longest: list[int]) -> None:
+    assert unpad.cuts(np.array(lengths), np.array(counts)) == longest
 
 
-def test_each_row_is_in_one_bucket_long_enough_for_it() -> None:
-    lengths = np.random.default_rng(0).integers(1, 300, 64)
-    held = unpad.packing(torch.arange(300) < torch.from_numpy(lengths)[:, None])
+@pytest.mark.parametrize("longest", [20, 100, 500])
+@pytest.mark.parametrize("count", [1, 32, 300])
+def test_each_row_has_places_of_its_own_in_one_bin(longest: int, count: int) -> None:
+    lengths = np.random.default_rng(0).integers(1, longest, count)
+    held = unpad.packing(torch.arange(longest) < torch.from_numpy(lengths)[:, None])
     assert held is not None
-    assert sorted(row for bucket in held.buckets for row in bucket.rows) == list(range(64))
-    assert 1 < len(held.buckets) < 32
-    for bucket in held.buckets:
-        assert bucket.length % 8 == 0
-        assert (lengths[bucket.rows] <= bucket.length).all()
-    assert held.boundaries.tolist()[-2:] == [lengths.sum(), held.num_tokens]
+    assert held.num_tokens % 32 == 0
+    assert [bucket.start for bucket in held.buckets] == [0, *(bucket.stop for bucket in held.buckets[:-1])]
+    assert held.buckets[-1].stop < held.num_tokens
+    assert len(set(held.places.tolist())) == lengths.sum()
+    assert all(bucket.width % 8 == 0 for bucket in held.buckets)
+    for row, (start, length) in enumerate(zip(held.starts, lengths, strict=True)):
+        assert (held.rows[start : start + length] == row).all()
+        (bucket,) = (one for one in held.buckets if one.start <= start < one.stop)
+        assert (start - bucket.start) // bucket.width == (start + length - 1 - bucket.start) // bucket.width
+    assert (held.rows >= 0).sum() == lengths.sum()
+    begins = held.boundaries.tolist()
+    assert set(held.starts) <= set(begins)
+    assert (begins[0], begins[-1]) == (0, held.num_tokens)
+
+
+def test_short_rows_share_bins_that_are_nearly_full() -> None:
+    lengths = np.random.default_rng(0).integers(3, 40, 300)
+    buckets, _ = unpad.arranged(lengths)
+    assert buckets[-1].stop < 1.06 * lengths.sum()
+    assert not all(bucket.alone for bucket in buckets)
