@@ -3,7 +3,7 @@
 A row that no text uses has a gradient of zero, and so moments of zero: all that AdamW does to it is weight decay.
 ``install`` leaves such rows out of gradient, clipping and optimizer, and the table makes up for the decay whenever it
 is looked at: in evaluation mode, or through ``state_dict``. Names, weights and saved files stay those of the plain
-model, bit for bit; a norm of gradients is summed in another order.
+model, on a CPU bit for bit; a norm of gradients is summed in another order.
 
 What is trained is no registered parameter: :func:`trained` knows it, ``model.parameters()`` does not. So a model is
 moved to its device before, and nothing that looks for parameters by itself (DistributedDataParallel) may wrap it.
@@ -147,6 +147,8 @@ def _table(model: Any) -> Any:
         return f"its word embeddings are a {type(table).__name__}"
     if table.sparse or table.max_norm is not None or table.scale_grad_by_freq:
         return "its word embeddings are sparse, or rescaled"
+    if table.weight.dtype != torch.float32:
+        return "its word embeddings are not float32"
     if not table.weight.requires_grad:
         return "its word embeddings are not trained"
     owners = [m for m in model.modules() if any(p is table.weight for p in m.parameters(recurse=False))]

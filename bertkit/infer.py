@@ -6,7 +6,7 @@ Takes an adapter and imports none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bertkit.data.batches import by_tokens
 
@@ -19,13 +19,25 @@ if TYPE_CHECKING:
     from bertkit.adapters.base import Adapter, Example, Feature, Prediction
 
 Advance = Callable[[int], None]
+
+
+class Model(Protocol):
+    """What predictions are computed with: a Hugging Face model, or what :mod:`bertkit.backends` makes of one."""
+
+    def eval(self) -> Any:
+        """Leave training mode."""
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        """Return the outputs of a batch: what the task type's head gives, as attributes."""
+
+
 CHARACTERS = 4_000_000
 """Characters of text that are predicted together; bounds the memory of windows over long contexts."""
 
 
 def forward(
     adapter: Adapter,
-    model: torch.nn.Module,
+    model: Model,
     features: Sequence[Feature],
     *,
     accelerator: Accelerator,
@@ -61,7 +73,7 @@ def forward(
 
 def predict(
     adapter: Adapter,
-    model: torch.nn.Module,
+    model: Model,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     *,
@@ -81,7 +93,7 @@ def predict(
 
 def stream(
     adapter: Adapter,
-    model: torch.nn.Module,
+    model: Model,
     tokenizer: PreTrainedTokenizerBase,
     examples: Iterable[Example],
     *,

@@ -154,6 +154,21 @@ def test_results_are_tables(generate: Any, monkeypatch: pytest.MonkeyPatch, tmp_
     assert generate.results("startup") == generate.NOT_MEASURED
 
 
+def test_results_that_were_not_measured_leave_no_trace_on_the_page_of_speed(
+    generate: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = {"date": "2026-01-01", "cores": 2, "processor": "x", "memory_gib": 8, "python": "3", "versions": {}}
+    monkeypatch.setattr(generate, "RESULTS", tmp_path)
+    assert generate.measured("training_sst2", "precision_rte") == ""
+    one = {"milliseconds": 1500.0, "spread": [1400.0, 1600.0], "peak_mb": 900, "dtype": "bfloat16", "tokens": 410.4}
+    found = {"command": "python -m benchmarks.training sst2", "machine": machine, "setting": "texts", "rounds": 2}
+    (tmp_path / "training_sst2.json").write_text(json.dumps(found | {"variants": {"bertkit": one}, "ratios": {}}))
+    lines = generate.measured("training_sst2 training_base").splitlines()
+    assert lines[0] == "Batches of 32, texts; 2 rounds."
+    assert lines[4] == "| bertkit | 1,500 | 1,400 to 1,600 | 900 MB | bf16 | 410 |"
+    assert lines[-1].startswith("`python -m benchmarks.training sst2`, 2026-01-01, 2 cores of x")
+
+
 # Pages -----------------------------------------------------------------------------------------------------------
 
 

@@ -138,7 +138,7 @@ def test_clipped_training_differs_by_the_rounding_of_one_norm(name: str) -> None
 
 def test_adamw_on_tables_of_any_size_decays_as_the_table_does() -> None:
     """The rows at the end of torch's vectors and blocks have loops of their own."""
-    for size, width in ((7, 3), (1000, 17), (300, 64)):
+    for size, width in ((7, 3), (1000, 17), (5000, 17)):
         torch.manual_seed(size)
         table = torch.nn.Embedding(size, width)
         before = table.weight.detach().clone()
@@ -326,9 +326,10 @@ def frozen_table() -> torch.nn.Embedding:
         (torch.nn.Embedding(9, 2, sparse=True), "sparse, or rescaled"),
         (torch.nn.Embedding(9, 2, max_norm=1.0), "sparse, or rescaled"),
         (frozen_table(), "not trained"),
+        (torch.nn.Embedding(9, 2, dtype=torch.bfloat16), "not float32"),
         (torch.nn.Embedding(5, 2), "the training data uses 5 of its 5 rows"),
     ],
-    ids=["subclass", "sparse", "max_norm", "frozen", "all used"],
+    ids=["subclass", "sparse", "max_norm", "frozen", "bfloat16", "all used"],
 )
 def test_table_that_must_stay_whole_does(table: torch.nn.Embedding, reason: str) -> None:
     model = Wrapped(table)

@@ -36,6 +36,7 @@ def command(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     threads: options.Threads = 0,
+    backend: options.Backend = "torch",
 ) -> None:
     """Write each row of INPUT as a line of JSON, with a prediction added; the newest finished run by default."""
     if (source is None) == (text is None):
@@ -62,6 +63,7 @@ def command(
             device=device,
             precision=precision,
             threads=threads,
+            backend=backend,
             offline=offline,
             listen=shown.show,
         )

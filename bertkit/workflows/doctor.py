@@ -11,7 +11,7 @@ from bertkit.config import DeviceConfig
 from bertkit.errors import BertkitError
 
 NEEDED = ("torch", "transformers", "tokenizers", "datasets", "evaluate", "accelerate", "scikit-learn", "scipy")
-OPTIONAL = ("sentencepiece", "pandas")
+OPTIONAL = ("sentencepiece", "pandas", "openvino")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bertkit import config, infer
+from bertkit import backends, config, infer
 from bertkit.adapters.base import Example, ExampleError, Prediction
+from bertkit.backends import Backend, OpenVino
 from bertkit.config import DeviceConfig
 from bertkit.data import files, sources
 from bertkit.errors import ConfigError, DataError, RunError, did_you_mean, joined, sentence
@@ -54,21 +56,43 @@ class Predictor:
             DataError: at the first row that cannot be predicted; the rows of chunks before it were yielded.
         """
         places: deque[str] = deque()
-        pairs = infer.stream(
-            self.model.adapter,
-            self.opened.loaded.model,
-            self.opened.loaded.tokenizer,
-            self._checked(rows, places),
-            chunk=self.model.predict.chunk,
-            accelerator=self.opened.accelerator,
-            batch_tokens=self.model.eval.batch_tokens,
-        )
         try:
-            for pair in pairs:
+            examples = self._compared(self._checked(rows, places))
+            for pair in self._predicted(examples):
                 places.popleft()
                 yield pair
         except ExampleError as error:
             raise error.at(places[error.example]) from error
+
+    def _predicted(self, examples: Iterable[Example]) -> Iterator[tuple[Example, Prediction]]:
+        return infer.stream(
+            self.model.adapter,
+            self.opened.model,
+            self.opened.loaded.tokenizer,
+            examples,
+            chunk=self.model.predict.chunk,
+            accelerator=self.opened.accelerator,
+            batch_tokens=self.opened.batch_tokens(self.model.eval),
+        )
+
+    def _compared(self, examples: Iterator[Example]) -> Iterator[Example]:
+        """Return the examples, the first of them predicted by torch too where the backend has yet to be trusted.
+
+        Raises:
+            ModelError: if the two disagree.
+        """
+        ours = self.opened.model
+        if not isinstance(ours, OpenVino) or ours.trusted:
+            return examples
+        first = list(islice(examples, min(backends.COMPARED, self.model.predict.chunk)))
+        adapter, loaded = self.model.adapter, self.opened.loaded
+        features = adapter.encode(first, loaded.tokenizer)
+        about: dict[str, Any] = {"accelerator": self.opened.accelerator}
+        about |= {"batch_tokens": self.opened.batch_tokens(self.model.eval)}
+        found, wanted = (infer.forward(adapter, model, features, **about) for model in (ours, loaded.model))
+        backends.agree(found, wanted, name=self.model.name, precision=ours.precision)
+        ours.trust(len(first))
+        return chain(first, examples)
 
     def _row(self, row: str | Mapping[str, Any], place: str) -> Example:
         if isinstance(row, str):
@@ -100,6 +124,7 @@ def load(
     device: str = "auto",
     precision: config.Precision = "auto",
     threads: int = 0,
+    backend: Backend = "torch",
     offline: bool = False,
     listen: Listener = ignore,
 ) -> Predictor:
@@ -109,16 +134,21 @@ def load(
         run: a run, a model folder or a Hub name; else the newest finished run below ``runs``.
         task, labels: for a checkpoint that bertkit did not save, as in :func:`bertkit.evaluate`.
         runs, settings, device, precision, threads, offline, listen: as in :func:`bertkit.finetune`.
+        backend: ``openvino`` is faster on Intel CPUs; it runs a conversion of the model, which is made once, kept
+            beside the run, and compared with torch on the first rows.
 
     Raises:
         RunError, ModelError: if there is no such model, or it cannot be used.
+        ConfigError: if the backend is not installed.
     """
+    backends.check(backend)
     found = task_of(task, settings)[0] if task is not None else None
     model = saved.find(run, runs=Path(runs), task=found, labels=labels, settings=settings, offline=offline)
     if run is None:
         listen(Note(message=f"newest finished run: {model.name}"))
     listen(Phase(name="loading the model"))
-    return Predictor(model, model.open(DeviceConfig(device=device, precision=precision, threads=threads)))
+    where = DeviceConfig(device=device, precision=precision, threads=threads)
+    return Predictor(model, model.open(where, backend=backend))
 
 
 def predict(rows: Iterable[str | Mapping[str, Any]] | str | Path, **options: Any) -> list[dict[str, Any]]:

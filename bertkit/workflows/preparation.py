@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -302,7 +302,6 @@ def _cache_key(adapter: Adapter, split: Split, tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()
 
 
-@lru_cache
 def _code_hash(kind: type[Adapter]) -> str:
     """Return a SHA-256 of the modules that make features: a change there makes what was kept void."""
     own = (Path(inspect.getfile(each)) for each in kind.__mro__ if each is not object)

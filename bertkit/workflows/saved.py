@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit import adapters, config, device, encoder, unpad
+from bertkit import adapters, backends, config, device, encoder, unpad
 from bertkit.adapters.base import Adapter, Example
+from bertkit.backends import Backend
 from bertkit.config import DeviceConfig, EvalConfig, PredictConfig, TrainConfig
 from bertkit.encoder import Encoder, Source
 from bertkit.errors import ConfigError, ModelError, RunError
@@ -21,6 +22,8 @@ from bertkit.workflows.preparation import Settings, configs, tables
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from bertkit.infer import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +49,22 @@ class Saved:
         adapter = type(self.adapter)(task, self.adapter.config, self.adapter.labels)
         return replace(self, task=task, adapter=adapter)
 
-    def open(self, where: DeviceConfig) -> Opened:
-        """Load model and tokenizer onto a device."""
+    def open(self, where: DeviceConfig, *, backend: Backend = "torch") -> Opened:
+        """Load model and tokenizer onto a device.
+
+        Args:
+            where: device, precision and threads; OpenVINO runs on the CPU.
+            backend: what computes.
+
+        Raises:
+            ModelError: if there is no trained head, or the backend cannot take the model.
+            ConfigError: if the device is not there, or not the backend's.
+        """
+        if backend == "openvino":
+            where = replace(where, device=_cpu(where.device))
         place = device.choose(where)
-        accelerator = device.accelerator(place)
+        # Beside OpenVINO, torch is what its predictions are compared with.
+        accelerator = device.accelerator(place if backend == "torch" else replace(place, precision="float32"))
         loaded = encoder.load(self.source, auto_class=self.adapter.auto_class)
         if loaded.new_weights:
             raise ModelError(
@@ -59,9 +74,14 @@ class Saved:
         self._fit(loaded)
         self.adapter.bind(loaded.tokenizer)
         loaded.model.to(accelerator.device)
-        if accelerator.device.type in unpad.PROVEN:
+        model: Model = loaded.model
+        if backend == "openvino":
+            beside = self.run.folder if self.run else None
+            about: dict[str, Any] = {"precision": place.precision, "threads": where.threads}
+            model = backends.openvino(loaded, name=self.name, beside=beside, **about)
+        elif accelerator.device.type in unpad.PROVEN:
             unpad.install(loaded.model)
-        return Opened(loaded=loaded, accelerator=accelerator, precision=place.precision)
+        return Opened(loaded=loaded, accelerator=accelerator, precision=place.precision, model=model)
 
     def _fit(self, loaded: Encoder) -> None:
         """Hold labels and length against the model, which a checkpoint of somebody else may contradict."""
@@ -79,6 +99,24 @@ class Opened:
     loaded: Encoder
     accelerator: Accelerator
     precision: str
+    model: Model
+    """What computes the predictions: the loaded model, or what OpenVINO made of it."""
+
+    def batch_tokens(self, settings: EvalConfig) -> int:
+        """Return how many tokens go through the model at once."""
+        own = self.model is self.loaded.model
+        return settings.batch_tokens if own else min(settings.batch_tokens, backends.BATCH_TOKENS)
+
+
+def _cpu(name: str) -> str:
+    """Return the device that OpenVINO runs on.
+
+    Raises:
+        ConfigError: if another one was asked for.
+    """
+    if name not in ("auto", "cpu"):
+        raise ConfigError(f"--backend openvino runs on the CPU, and --device is {name}. Drop one of the two.")
+    return "cpu"
 
 
 def find(
