@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from bertkit.config import DeviceConfig
@@ -35,6 +39,7 @@ def choose(config: DeviceConfig) -> Device:
     """
     import torch
 
+    _keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     name = _available(config.device)
@@ -75,6 +80,26 @@ def accelerator(device: Device) -> Accelerator:
             "Start it without a launcher."
         )
     return made
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of ``mallopt`` in glibc's malloc.h."""
+KEPT_BYTES = 2**30
+"""Freed memory up to this is not given back to the system; larger pieces are."""
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep what torch frees: given back, it costs a page fault every 4 KiB when it is needed again.
+
+    What the environment says (``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_``) stays; other C libraries are
+    left alone.
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    library = ctypes.CDLL(None)
+    library.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+    library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _available(name: str) -> str:

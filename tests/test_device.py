@@ -161,3 +161,29 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerate, "Accelerator", launched)
     with pytest.raises(ConfigError, match=r"started in 2 processes, and this version runs in one\. Start it without"):
         device.accelerator(device.Device(name="cpu", precision="float32", reason="", threads=1))
+
+
+@pytest.mark.parametrize(
+    ("library", "environment", "calls"),
+    [
+        ("glibc", {}, [(-3, 2**30), (-1, 2**30)]),
+        ("glibc", {"MALLOC_TRIM_THRESHOLD_": "1"}, []),
+        ("musl", {}, []),
+    ],
+)
+def test_freed_memory_is_kept_where_the_user_says_nothing_else(
+    library: str, environment: dict[str, str], calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        def __init__(self, name: None) -> None: ...
+
+        def mallopt(self, parameter: int, value: int) -> int:
+            seen.append((parameter, value))
+            return 1
+
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(device.platform, "libc_ver", lambda: (library, "2.36"))
+    monkeypatch.setattr(device.ctypes, "CDLL", Library)
+    monkeypatch.setattr(device.os, "environ", environment)
+    device._keep_freed_memory.__wrapped__()
+    assert seen == calls
