@@ -34,7 +34,7 @@ FULL = (
     "training windows --rounds 2",
     "training windows_removed --rounds 2",
     "training base --rounds 2",
-    "prediction --full",
+    "prediction",
     "startup",
     "memory --minilm-steps 2000",
     "tokenisation",

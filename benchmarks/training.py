@@ -44,6 +44,7 @@ REMOVED: dict[str, Command] = {
     "without unpadding": ("without", "unpad"),
     "without fast dropout": ("without", "dropout"),
     "without leaving rows out": ("without", "rows"),
+    "without keeping freed memory": ("without", "memory"),
     "without bf16": ("without", "bf16"),
 }
 CLAIMED = (

@@ -12,6 +12,7 @@ fast      ``train.fast = false``: none but bf16
 unpad     the layers see padding
 dropout   dropout masks are torch's
 rows      every row of the word embeddings is trained
+memory    glibc gives freed memory back to the system
 bf16      float32
 """
 
@@ -31,7 +32,7 @@ import torch
 import bertkit
 from benchmarks.plain_glue import BATCH, ROWS, base_sized, rows_of
 from benchmarks.plain_tagging import encoder_folder
-from bertkit import dropout, embeddings, unpad
+from bertkit import device, dropout, embeddings, unpad
 from bertkit.events import Start, Step
 
 TASK = """type = "sequence-classification"
@@ -42,9 +43,9 @@ WATCHED = 3
 """Steps in which the linear layers are watched: hooks take time."""
 
 
-def torch_mask(like: torch.Tensor, share: float) -> tuple[torch.Tensor, float]:
+def torch_mask(like: torch.Tensor, share: float) -> torch.Tensor:
     """Return what :func:`bertkit.dropout.kept` does, drawn by torch's serial ``bernoulli_``."""
-    return torch.empty_like(like).bernoulli_(1 - share).bool(), 1 / (1 - share)
+    return torch.empty_like(like).bernoulli_(1 - share).div_(1 - share)
 
 
 def leave_out(technique: str) -> None:
@@ -57,6 +58,9 @@ def leave_out(technique: str) -> None:
         unpad.kept = torch_mask
     elif technique == "rows":
         embeddings.install = lambda *_, **__: embeddings.Installed(trained=0, all=0, reason="left out")
+    elif technique == "memory":
+        assert callable(device._keep_freed_memory)
+        device._keep_freed_memory = lambda: None
 
 
 class Watch:
@@ -140,7 +144,7 @@ def train(encoder: Path, given: argparse.Namespace, folder: Path) -> dict[str, A
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("technique", choices=["nothing", "fast", "unpad", "dropout", "rows", "bf16"])
+    parser.add_argument("technique", choices=["nothing", "fast", "unpad", "dropout", "rows", "memory", "bf16"])
     parser.add_argument("--group", action="store_true", help="batches of similar length")
     parser.add_argument("--encoder", default="minilm", help="an installed encoder, a folder, or base: bert-base-sized")
     parser.add_argument("--length", type=int, default=128)

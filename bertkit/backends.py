@@ -43,8 +43,6 @@ WORST = 4
 """No row may differ by more than this many times the tolerance."""
 BATCH_TOKENS = 2048
 """Tokens that go through OpenVINO at once, at most: larger batches pad more and leave the processor's caches."""
-ROUND_LENGTH = 8
-"""Lengths are rounded up to this: OpenVINO prepares itself for every new shape, which costs more than the padding."""
 HINTS = {"float32": "f32", "bf16": "bf16"}
 
 
@@ -64,14 +62,12 @@ def check(backend: str) -> None:
 class OpenVino:
     """A converted model, to be called as the torch model is."""
 
-    def __init__(self, compiled: Any, conversion: Conversion, *, precision: str, padding: int, longest: int) -> None:
-        """Take a compiled model, where it is kept, its precision, the padding token and the most tokens of a row."""
+    def __init__(self, compiled: Any, conversion: Conversion, *, precision: str) -> None:
+        """Take a compiled model, where it is kept, and its precision."""
         self._compiled = compiled
         self._inputs = {port.get_any_name() for port in compiled.inputs}
         self._outputs = {name: port for port in compiled.outputs for name in port.get_names() if name in OUTPUTS}
         self._conversion = conversion
-        self._padding = padding
-        self._longest = longest
         self.precision = precision
 
     @property
@@ -91,7 +87,7 @@ class OpenVino:
         """Run a batch.
 
         Args:
-            inputs: ``(B, T)`` int64 each, what the torch model takes, with an ``attention_mask``.
+            inputs: ``(B, T)`` int64 each, what the torch model takes.
 
         Returns:
             What the head gives, float32: ``logits`` ``(B, K)`` or ``(B, T, K)``, or ``start_logits`` and
@@ -99,23 +95,8 @@ class OpenVino:
         """
         import torch
 
-        length = inputs["attention_mask"].shape[1]
-        found = self._compiled({name: x.numpy() for name, x in self._rounded(inputs).items() if name in self._inputs})
-        outputs = {name: torch.from_numpy(found[port]) for name, port in self._outputs.items()}
-        # What has a value for each token ends where the caller's batch does.
-        per_token = [name for name, value in outputs.items() if value.ndim == 3 or name != "logits"]
-        return SimpleNamespace(**outputs | {name: outputs[name][:, :length] for name in per_token})
-
-    def _rounded(self, inputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        """Return inputs padded at the right to a rounded length, where the model has positions for it."""
-        from torch.nn.functional import pad
-
-        mask = inputs["attention_mask"]
-        spare = -mask.shape[1] % ROUND_LENGTH
-        padded_left = not bool(mask[:, 0].all())
-        if not spare or padded_left or mask.shape[1] + spare > self._longest:
-            return inputs
-        return {name: pad(x, (0, spare), value=self._padding * (name == "input_ids")) for name, x in inputs.items()}
+        found = self._compiled({name: value.numpy() for name, value in inputs.items() if name in self._inputs})
+        return SimpleNamespace(**{name: torch.from_numpy(found[port]) for name, port in self._outputs.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +157,8 @@ def openvino(loaded: Encoder, *, name: str, beside: Path | None, precision: str,
         converted: Any = conversion.model if conversion else _converted(loaded)
         if conversion is None:
             conversion = _kept(converted, _places(key, beside))
+            # The converted model shares torch's weights; the file is its own.
+            converted = conversion.model or converted
         compiled = openvino.Core().compile_model(converted, "CPU", settings)
     except Exception as error:
         # OpenVINO tells of a family that it cannot take by whatever its tracing or its parts raise.
@@ -183,8 +166,7 @@ def openvino(loaded: Encoder, *, name: str, beside: Path | None, precision: str,
         raise ModelError(
             f"{name} cannot be run by OpenVINO ({type(error).__name__}: {why:.200}). Use --backend torch."
         ) from error
-    padding = loaded.model.config.pad_token_id or 0
-    made = OpenVino(compiled, conversion, precision=precision, padding=padding, longest=loaded.max_length)
+    made = OpenVino(compiled, conversion, precision=precision)
     if not made._outputs:
         raise ModelError(f"{name} cannot be run by OpenVINO: what it gives is not {', '.join(OUTPUTS)}.")
     return made

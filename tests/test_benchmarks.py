@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import __main__ as bench
 from benchmarks import precision, training, without
-from bertkit import dropout, embeddings, unpad
+from bertkit import device, dropout, embeddings, unpad
 
 
 def run(milliseconds: float, peak_mb: float = 100.0) -> dict[str, Any]:
@@ -45,14 +46,23 @@ def test_every_ratio_is_of_variants_that_are_measured() -> None:
     assert {*training.AGAINST, *sum(training.AGAINST.values(), ()), *training.CLAIMED} <= variants.keys()
 
 
-@pytest.mark.parametrize("technique", ["nothing", "unpad", "dropout", "rows"])
+@pytest.mark.parametrize("technique", ["nothing", "unpad", "dropout", "rows", "memory"])
 def test_one_technique_is_left_out(technique: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    places = {"unpad": (unpad, "install"), "dropout": (dropout, "install"), "rows": (embeddings, "install")}
+    places = {name: (module, "install") for name, module in (("unpad", unpad), ("rows", embeddings))}
+    places |= {"dropout": (dropout, "install"), "memory": (device, "_keep_freed_memory")}
     before = {name: getattr(*place) for name, place in places.items()}
     for module, name in [*places.values(), (unpad, "kept")]:
         monkeypatch.setattr(module, name, getattr(module, name))
     without.leave_out(technique)
     assert {name for name, place in places.items() if getattr(*place) is not before[name]} == {technique} - {"nothing"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_torchs_mask_stands_in_for_the_quick_one(dtype: torch.dtype) -> None:
+    like = torch.empty(1000, 7, dtype=dtype)
+    quick, plain = dropout.kept(like, 0.25), without.torch_mask(like, 0.25)
+    assert (plain.shape, plain.dtype) == (quick.shape, quick.dtype)
+    torch.testing.assert_close(plain.unique(), quick.unique())
 
 
 def test_table_has_a_line_for_each_finding() -> None:

@@ -92,6 +92,7 @@ class Predictor:
         found, wanted = (infer.forward(adapter, model, features, **about) for model in (ours, loaded.model))
         backends.agree(found, wanted, name=self.model.name, precision=ours.precision)
         ours.trust(len(first))
+        self.opened.release()
         return chain(first, examples)
 
     def _row(self, row: str | Mapping[str, Any], place: str) -> Example:

@@ -81,7 +81,9 @@ class Saved:
             model = backends.openvino(loaded, name=self.name, beside=beside, **about)
         elif accelerator.device.type in unpad.PROVEN:
             unpad.install(loaded.model)
-        return Opened(loaded=loaded, accelerator=accelerator, precision=place.precision, model=model)
+        opened = Opened(loaded=loaded, accelerator=accelerator, precision=place.precision, model=model)
+        opened.release()
+        return opened
 
     def _fit(self, loaded: Encoder) -> None:
         """Hold labels and length against the model, which a checkpoint of somebody else may contradict."""
@@ -106,6 +108,11 @@ class Opened:
         """Return how many tokens go through the model at once."""
         own = self.model is self.loaded.model
         return settings.batch_tokens if own else min(settings.batch_tokens, backends.BATCH_TOKENS)
+
+    def release(self) -> None:
+        """Free the weights of the torch model, once another one that is trusted computes in its place."""
+        if isinstance(self.model, backends.OpenVino) and self.model.trusted:
+            self.loaded.model.to("meta")
 
 
 def _cpu(name: str) -> str:
