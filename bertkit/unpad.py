@@ -82,9 +82,9 @@ class Packing:
     """Where the tokens of one batch are: in its ``(B, T)`` cells, and in the packed sequence.
 
     The packed sequence is laid out in bins, so that attention within rows is attention within bins, and no token is
-    moved between the layers. At least one token that no row holds stands at the end, and :data:`ROUND_TOKENS` divides
-    their number. Nothing that these give is used, so their gradients are exactly zero, and packing is a plain gather
-    whose gradient is one too, and takes its zeros from them.
+    moved between the layers. There is at least one token that no row holds, and :data:`ROUND_TOKENS` divides the number
+    of all. Nothing that these give is used, so their gradients are exactly zero, and packing is a plain gather whose
+    gradient is one too, and takes its zeros from them.
     """
 
     def __init__(self, mask: np.ndarray, device: torch.device) -> None:
@@ -100,17 +100,18 @@ class Packing:
         self.shape = mask.shape
         self.lengths: np.ndarray = mask.sum(1)
         self.buckets, self.starts = arranged(self.lengths)
-        self.num_tokens = (self.buckets[-1].stop // ROUND_TOKENS + 1) * ROUND_TOKENS
+        most = max(self.buckets[-1].stop, int(self.lengths.sum()) + 1)
+        self.num_tokens = -(-most // ROUND_TOKENS) * ROUND_TOKENS
         real = np.flatnonzero(mask)
         ends = np.cumsum(self.lengths)
         places = np.arange(len(real)) + np.repeat(self.starts - ends + self.lengths, self.lengths)
         cells = np.zeros(self.num_tokens, dtype=np.int64)
         cells[places] = real
-        tokens = np.full(mask.size, self.num_tokens - 1)
-        tokens[real] = places
         self.rows: np.ndarray = np.full(self.num_tokens, -1)
         """Row of each token, ``(num_tokens,)``; -1 for those that no row holds."""
         self.rows[places] = np.repeat(np.arange(len(mask)), self.lengths)
+        tokens = np.full(mask.size, self.rows.argmin())
+        tokens[real] = places
         self.real = self._index(real)
         """Cell of each real token, ``(N,)``, row after row."""
         self.places = self._index(places)
@@ -215,7 +216,8 @@ def _bins(lengths: np.ndarray) -> tuple[int, int, np.ndarray]:
     """Return the width that costs least of a few, the number of bins, and where rows begin; longest rows first."""
     narrowest = _width(int(lengths[0]))
     found = []
-    for width in range(narrowest, 2 * narrowest, max(ROUND_WIDTH, _width(narrowest // 4))):
+    step = max(1, narrowest // 4 // ROUND_WIDTH) * ROUND_WIDTH
+    for width in range(narrowest, 2 * narrowest, step):
         bins, starts = _first_fit(lengths, width)
         found.append((bins * width * (width + TOKEN_COST), width, bins, starts))
         if bins == 1:
