@@ -147,13 +147,13 @@ def openvino(loaded: Encoder, *, name: str, beside: Path | None, precision: str,
     Raises:
         ModelError: if OpenVINO cannot take the model.
     """
-    import openvino
-
     key = _key(loaded)
     conversion = next((found for found in _places(key, beside) if found.model), None)
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
     settings |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
     try:
+        import openvino
+
         converted: Any = conversion.model if conversion else _converted(loaded)
         if conversion is None:
             conversion = _kept(converted, _places(key, beside))
