@@ -84,8 +84,8 @@ def accelerator(device: Device) -> Accelerator:
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt`` in glibc's malloc.h."""
-KEPT_BYTES = 2**30
-"""Freed memory up to this is not given back to the system; larger pieces are."""
+KEPT_BYTES = 2**22
+"""Freed pieces, and freed memory at the end of the heap, are kept up to this; larger ones go back to the system."""
 
 
 @cache

@@ -166,7 +166,7 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("library", "environment", "calls"),
     [
-        ("glibc", {}, [(-3, 2**30), (-1, 2**30)]),
+        ("glibc", {}, [(-3, 2**22), (-1, 2**22)]),
         ("glibc", {"MALLOC_TRIM_THRESHOLD_": "1"}, []),
         ("musl", {}, []),
     ],
