@@ -248,6 +248,6 @@ def questions_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Without dropout it learns surely, whatever the order in which numbers are drawn.
     encoder = save_tiny_bert(folder / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     data = write_squad(folder / "questions.json", questions(200, unanswered=4), impossible=True)
-    settings = LEARNING | {"train.epochs": 8, "options.stride": 8}
+    settings = LEARNING | {"train.epochs": 12, "options.stride": 8}
     options: dict[str, Any] = {"precision": "float32", "threads": 1}
     return bertkit.finetune(data, encoder=encoder, runs=folder / "runs", settings=settings, **options).run
