@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from uuid import uuid4
 
 from bertkit.adapters.base import MODEL_INPUTS
+from bertkit.config import Backend
 from bertkit.data import cache
 from bertkit.errors import ConfigError, ModelError, did_you_mean
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from bertkit.encoder import Encoder
 
-Backend = Literal["torch", "openvino"]
 OUTPUTS = ("logits", "start_logits", "end_logits")
 """What the heads of the task types give; all that is read of a converted model."""
 COMPARED = 64

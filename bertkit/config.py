@@ -16,6 +16,7 @@ Scheduler = Literal["linear", "cosine", "constant"]
 OnLong = Literal["truncate", "head-tail", "window", "error"]
 ClassWeights = Literal["none", "balanced"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
+Backend = Literal["torch", "openvino"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bertkit import backends, config
+from bertkit import config
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Ask no network; use what is on this machine.")]
@@ -14,7 +14,7 @@ Runs = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[config.Precision, typer.Option("--precision", help="Precision of matrix products.")]
-Backend = Annotated[backends.Backend, typer.Option("--backend", help="What computes; openvino is an extra.")]
+Backend = Annotated[config.Backend, typer.Option("--backend", help="What computes; openvino is an extra.")]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", min=0, help="CPU threads; 0 is torch's choice.")]
 Set = Annotated[
     list[str] | None,

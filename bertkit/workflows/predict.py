@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 from bertkit import backends, config, infer
 from bertkit.adapters.base import Example, ExampleError, Prediction
-from bertkit.backends import Backend, OpenVino
-from bertkit.config import DeviceConfig
+from bertkit.backends import OpenVino
+from bertkit.config import Backend, DeviceConfig
 from bertkit.data import files, sources
 from bertkit.errors import ConfigError, DataError, RunError, did_you_mean, joined, sentence
 from bertkit.events import Listener, Note, Phase, Progress, ignore

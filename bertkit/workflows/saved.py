@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertkit import adapters, backends, config, device, encoder, unpad
 from bertkit.adapters.base import Adapter, Example
-from bertkit.backends import Backend
-from bertkit.config import DeviceConfig, EvalConfig, PredictConfig, TrainConfig
+from bertkit.config import Backend, DeviceConfig, EvalConfig, PredictConfig, TrainConfig
 from bertkit.encoder import Encoder, Source
 from bertkit.errors import ConfigError, ModelError, RunError
 from bertkit.run import MODEL_FACTS, Run

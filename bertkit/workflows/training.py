@@ -305,7 +305,10 @@ class Training:
         if not installed.fast:
             self.tell(Note(message=f"{loaded.source.name} runs padded: {installed.reason}"))
         elif prepared.train.gradient_checkpointing:
-            return {"form": installed.form, "reason": "with gradient checkpointing only evaluation runs without padding"}
+            return {
+                "form": installed.form,
+                "reason": "with gradient checkpointing only evaluation runs without padding",
+            }
         return {"form": installed.form, "reason": installed.reason}
 
     def _shrink(self, prepared: Prepared, loaded: Encoder, train: Sequence[Feature]) -> dict[str, Any]:
