@@ -41,8 +41,6 @@ TOLERANCE = {"float32": 1e-3, "bf16": 3e-2}
 """How far nine of ten rows may differ, relative to the largest logit (to 1 where that is smaller)."""
 WORST = 4
 """No row may differ by more than this many times the tolerance."""
-BATCH_TOKENS = 2048
-"""Tokens that go through OpenVINO at once, at most: larger batches pad more and leave the processor's caches."""
 HINTS = {"float32": "f32", "bf16": "bf16"}
 
 

@@ -246,6 +246,27 @@ def config_labels(folder: Path) -> list[str]:
     return [str(names[key]) for key in sorted(names, key=int)]
 
 
+def round_weights(model: PreTrainedModel) -> None:
+    """Round the encoder's weights to bf16, for predictions; the head stays in float32, and gets float32.
+
+    Buffers (the frequencies of rotary positions) keep their digits. There is no way back.
+    """
+    import torch
+
+    body = model.base_model
+    for weights in body.parameters():
+        weights.data = weights.data.to(torch.bfloat16)
+    body.register_forward_hook(_float32)
+
+
+def _float32(body: Any, args: Any, output: Any) -> Any:
+    """Return the outputs of an encoder in float32."""
+    for name, value in output.items():
+        if hasattr(value, "is_floating_point") and value.is_floating_point():
+            output[name] = value.float()
+    return output
+
+
 def position_limit(model: PreTrainedModel) -> int:
     """Return how many tokens ``model`` has positions for.
 

@@ -31,6 +31,9 @@ class Model(Protocol):
         """Return the outputs of a batch: what the task type's head gives, as attributes."""
 
 
+BATCH_TOKENS, BATCH_TOKENS_CPU = 16_384, 2_048
+"""Tokens that go through a model at once, where nothing else is asked for: on a GPU, which wants much work at a time,
+and on a CPU, whose caches hold little and where more tokens are more padding."""
 CHARACTERS = 4_000_000
 """Characters of text that are predicted together; bounds the memory of windows over long contexts."""
 
@@ -51,12 +54,13 @@ def forward(
         model: moved to the accelerator's device; left in evaluation mode.
         features: any number; they go through in batches of similar length.
         accelerator: device and precision.
-        batch_tokens: tokens, padding included, that go through at once.
+        batch_tokens: tokens, padding included, that go through at once; 0 leaves it to the device.
         advance: called with the number of features that went through.
     """
     import torch
 
     model.eval()
+    batch_tokens = batch_tokens or (BATCH_TOKENS_CPU if accelerator.device.type == "cpu" else BATCH_TOKENS)
     reduced: list[np.ndarray | None] = [None] * len(features)
     for rows in by_tokens([len(feature) for feature in features], batch_tokens):
         batch = on_device(adapter.collate([features[row] for row in rows]), accelerator.device)

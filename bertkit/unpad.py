@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NAME = "bertkit_unpadded"
 """The attention function's name. transformers makes no masks for a name that its mask table does not hold."""
 ROUND_TOKENS = 32
-ROUND_WIDTH = 8
+ROUND_WIDTH = 16
 """N and the width of a bin are rounded up to these: ever-new shapes would fill oneDNN's cache of primitives."""
 NARROWEST = 32
 """Bins are at least this wide: products of smaller matrices are no faster."""
@@ -44,8 +44,10 @@ BUCKET_COST = 4096
 """What one more bucket costs (calls), in units of one score of attention."""
 TOKEN_COST = 1536
 """What a token that no row holds costs in the layers, in the same units."""
-LONG = 384
+LONG = 64
 """On a CPU, in 16 bits and without gradients, matrix products beat torch's fused attention up to this width."""
+PACKED = ("stack", "layers")
+"""Forms in which all of a layer sees packed tokens; torch and transformers compute them in any precision."""
 PROVEN = ("cpu",)
 """Kinds of devices on which this has run; on others models run padded until it has."""
 WIDEST_WINDOW = 512

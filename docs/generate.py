@@ -425,11 +425,39 @@ def _precision_results(found: dict[str, Any]) -> str:
     return f"`glue/{found['task']}`, {rows_said}, {epochs}, {seeds} seeds.\n\n{table(head, rows)}"
 
 
+PREDICTORS = {
+    "pipeline_default": "`pipeline(batch_size=32)`, float32",
+    "pipeline_best": "the same, bf16 weights, rows sorted by length",
+    "bertkit_torch": "`bertkit predict`",
+    "bertkit_openvino": "`bertkit predict --backend openvino`",
+}
+
+
+def _prediction_results(found: dict[str, Any]) -> str:
+    names = {"short": f"{found['short']['rows']} texts of SST-2's lengths", "long": "texts cut at 384 tokens"}
+    rows = [
+        (
+            names[file],
+            said,
+            f"{found[file]['rows_per_second'][name]:,.0f}",
+            "{:,.0f} to {:,.0f}".format(*found[file]["spread"][name]),
+            f"{found[file]['over_pipeline_default'][name]:.2f}",
+            f"{found[file]['over_pipeline_best'][name]:.2f}",
+            found[file]["labels_unlike_pipeline_default"][name],
+        )
+        for file in names
+        for name, said in PREDICTORS.items()
+    ]
+    head = ["texts", "by", "rows a second", "over the rounds", "times the pipeline", "its best", "other labels"]
+    return f"`minilm`, one process each, {found['rounds']} rounds.\n\n{table(head, rows)}"
+
+
 RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo_reviews": _demo_results,
     "precision_rte": _precision_results,
     "precision_sst2": _precision_results,
     "memory": _memory_of_training,
+    "prediction": _prediction_results,
     "predict_memory": _memory_results,
     "startup": _startup_results,
     "tokenisation": _tokenisation_results,

@@ -80,7 +80,7 @@ def test_all_unknown_and_wrong_settings_are_named_together():
         (TrainConfig, "save_steps", -1, "at least 0"),
         (TrainConfig, "keep_checkpoints", -1, "at least 0"),
         (TrainConfig, "patience", -1, "at least 0"),
-        (EvalConfig, "batch_tokens", 0, "at least 1"),
+        (EvalConfig, "batch_tokens", -1, "at least 0"),
         (EvalConfig, "resamples", 50, "0, or at least 100"),
         (PredictConfig, "column", "", "not empty"),
         (PredictConfig, "column", 3, "a text"),

@@ -72,7 +72,7 @@ class Predictor:
             examples,
             chunk=self.model.predict.chunk,
             accelerator=self.opened.accelerator,
-            batch_tokens=self.opened.batch_tokens(self.model.eval),
+            batch_tokens=self.model.eval.batch_tokens,
         )
 
     def _compared(self, examples: Iterator[Example]) -> Iterator[Example]:
@@ -88,7 +88,7 @@ class Predictor:
         adapter, loaded = self.model.adapter, self.opened.loaded
         features = adapter.encode(first, loaded.tokenizer)
         about: dict[str, Any] = {"accelerator": self.opened.accelerator}
-        about |= {"batch_tokens": self.opened.batch_tokens(self.model.eval)}
+        about |= {"batch_tokens": self.model.eval.batch_tokens}
         found, wanted = (infer.forward(adapter, model, features, **about) for model in (ours, loaded.model))
         backends.agree(found, wanted, name=self.model.name, precision=ours.precision)
         ours.trust(len(first))
@@ -149,7 +149,7 @@ def load(
         listen(Note(message=f"newest finished run: {model.name}"))
     listen(Phase(name="loading the model"))
     where = DeviceConfig(device=device, precision=precision, threads=threads)
-    return Predictor(model, model.open(where, backend=backend))
+    return Predictor(model, model.open(where, backend=backend, round_weights=True))
 
 
 def predict(rows: Iterable[str | Mapping[str, Any]] | str | Path, **options: Any) -> list[dict[str, Any]]:
