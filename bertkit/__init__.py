@@ -17,9 +17,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "finetune": "bertkit.workflows.finetune",
+    "finetune_suite": "bertkit.workflows.suite",
     "evaluate": "bertkit.workflows.eval",
+    "evaluate_suite": "bertkit.workflows.suite",
     "predict": "bertkit.workflows.predict",
     "check": "bertkit.workflows.check",
+    "baseline": "bertkit.workflows.baseline",
+    "compare": "bertkit.workflows.compare",
     "load": "bertkit.workflows.predict",
     "find_task": "bertkit.catalog",
     "Task": "bertkit.task",
@@ -44,11 +48,15 @@ if TYPE_CHECKING:
     from bertkit.errors import RunError as RunError
     from bertkit.errors import TaskError as TaskError
     from bertkit.task import Task as Task
+    from bertkit.workflows.baseline import baseline as baseline
     from bertkit.workflows.check import check as check
+    from bertkit.workflows.compare import compare as compare
     from bertkit.workflows.eval import evaluate as evaluate
     from bertkit.workflows.finetune import finetune as finetune
     from bertkit.workflows.predict import load as load
     from bertkit.workflows.predict import predict as predict
+    from bertkit.workflows.suite import evaluate_suite as evaluate_suite
+    from bertkit.workflows.suite import finetune_suite as finetune_suite
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *
     """Return the card as Markdown with the Hub's metadata block.
 
     Args:
-        record: what ``run.json`` holds.
+        record: what ``run.json`` holds; its ``baselines`` stand beside the scores, its ``warnings`` below.
         scores: split -> metric -> value, ``<metric>_interval`` beside.
         best_step: the step whose weights are in ``model/``.
     """
@@ -26,7 +26,7 @@ def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *
         _text(task.get("summary", "")),
         f"Fine-tuned with bertkit {record['versions']['bertkit']} from `{name}`"
         f"{_revision(record['encoder_revision'])} on `{_text(record['task'])}`{_revision(record['dataset_revision'])}.",
-        f"## Scores\n\n{_score_table(scores, record)}\n\n95 % bootstrap intervals in brackets. "
+        f"## Scores\n\n{_score_table(scores, record)}{_warnings(record)}\n\n95 % bootstrap intervals in brackets. "
         f"The weights are those of step {best_step}, the best by `{task['metrics'][0]}` on validation, "
         "so the validation score is a little flattered by the choice.",
         f"## Use\n\n{_usage(task)}",
@@ -51,12 +51,20 @@ def _metadata(record: Mapping[str, Any]) -> str:
 
 
 def _score_table(scores: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> str:
-    rows = ["| split | rows | metric | score |", "| --- | --- | --- | --- |"]
+    beside = record.get("baselines", {})
+    columns = ["split", "rows", "metric", "score", *(f"baseline {_text(name)}" for name in beside)]
+    rows = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for split, values in scores.items():
         for name, value, interval in with_intervals(values):
             between = f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
-            rows.append(f"| {_text(split)} | {record['num_examples'][split]} | {name} | {value:.4f}{between} |")
+            others = (found.get(split, {}).get(name) for found in beside.values())
+            cells = "".join(f" {'' if other is None else f'{other:.4f}'} |" for other in others)
+            rows.append(f"| {_text(split)} | {record['num_examples'][split]} | {name} | {value:.4f}{between} |{cells}")
     return "\n".join(rows)
+
+
+def _warnings(record: Mapping[str, Any]) -> str:
+    return "".join(f"\n\n**{_text(said[:1].upper() + said[1:])}**" for said in record.get("warnings", []))
 
 
 def _usage(task: Mapping[str, Any]) -> str:
@@ -91,11 +99,30 @@ def _limits(record: Mapping[str, Any]) -> str:
         sentences.append(
             f"Validation is {len(record['held_out_rows'])} rows held out from train, not an official split."
         )
+    if record.get("calibration"):
+        sentences.append(_calibration(record["calibration"]))
     if task.get("source"):
         sentences.append(f"The data is described at {_text(task['source'])}.")
     if task.get("license"):
         sentences.append(f"Its licence: {_text(task['license'])}.")
     return " ".join(sentences)
+
+
+def _calibration(found: Mapping[str, Any]) -> str:
+    """Return what was fitted after training, and what plain transformers does not know of it."""
+    half = (
+        f"{found['fitted_on']} rows of validation were kept for the calibration and are not scored; the validation "
+        f"scores are of the other {found['scored']}."
+    )
+    if "temperature" not in found:
+        return half
+    known = [f"the logits are divided by the temperature {found['temperature']:.4f}"]
+    if "threshold" in found:
+        known.append(f"a label is given from a probability of {found['threshold']:.4f} on (of two, the one with id 1)")
+    return (
+        f"{half} In bertkit {' and '.join(known)}, both from `model/bertkit.json`; plain transformers has the same "
+        "logits and does neither."
+    )
 
 
 def _revision(revision: str) -> str:

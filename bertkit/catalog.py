@@ -29,6 +29,22 @@ def group(name: str) -> list[str]:
     return [task for task in names() if task.startswith(f"{name.rstrip('/')}/")]
 
 
+def members(name: str) -> list[str]:
+    """Return the tasks that a group (``glue``) or a list (``glue/cola,glue/rte``) names; none where it is one task.
+
+    Raises:
+        TaskError: if a list names a task twice.
+    """
+    if Path(name).expanduser().exists() and name not in {task.rpartition("/")[0] for task in names()}:
+        return []
+    parts = [part.strip() for part in name.split(",") if part.strip()]
+    found = [task for part in parts for task in (group(part) or [part])]
+    twice = next((task for task in found if found.count(task) > 1), None)
+    if twice is not None:
+        raise TaskError(f"'{name}' names the task '{twice}' twice. Name each once.")
+    return found if "," in name or group(name) else []
+
+
 def is_data_file(path: Path, table: Mapping[str, Any]) -> bool:
     """Say whether ``path`` has the suffix of a data file, ``.gz`` aside, or is a file whose format ``table`` names."""
     known = path.name.removesuffix(".gz").lower().endswith(DATA_SUFFIXES)

@@ -113,6 +113,9 @@ class EvalConfig:
     decode: Literal["auto", "viterbi", "argmax"] = "auto"
     """Token tagging: ``viterbi`` gives the likeliest legal tag sequence, ``argmax`` each word's likeliest tag; ``auto``
     is ``viterbi`` where the tags are BIO-like."""
+    calibrate: bool = False
+    """Classification: after training, fit a temperature (arXiv:1706.04599, 4.2) on half of validation, and where there
+    are two labels, or several a row, the threshold with the best first metric. The other half is what is scored."""
 
     def __post_init__(self) -> None:
         """Raise one :class:`ConfigError` that names every value out of range."""

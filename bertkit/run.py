@@ -22,6 +22,8 @@ from bertkit.errors import RunError, did_you_mean
 from bertkit.events import Checkpoint, Event, to_json
 
 STATUSES = ("created", "running", "finished", "interrupted", "failed")
+SUITE = "suite.json"
+"""The file that makes a folder of runs a suite."""
 NEEDED = {"task", "encoder", "seed", "created", "request", "resolved_task", "config", "held_out_rows", "held_out_hash"}
 """What every ``run.json`` holds from the start."""
 MODEL_FACTS = "bertkit.json"
@@ -44,8 +46,7 @@ class Run:
         Raises:
             RunError: if it cannot be made, or ``out`` holds something already.
         """
-        with _disk_errors(out or runs):
-            folder = _fresh(out) if out else _numbered(runs, name)
+        folder = new_folder(runs, name=name, out=out)
         run = cls(folder, {"status": "created", "created": now(), **record})
         try:
             run.update()
@@ -164,19 +165,7 @@ class Run:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file whole or not at all; a lone surrogate, from a label, as JSON escapes it."""
-        path = self.folder / name
-        with _disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(beside, path)
-            finally:
-                beside.unlink(missing_ok=True)
-        return path
+        return write_text(self.folder / name, text)
 
     @contextmanager
     def whole_folder(self, name: str) -> Iterator[Path]:
@@ -282,6 +271,9 @@ class Run:
 def find(where: str | Path | None, runs: Path) -> Run:
     """Find a run: by folder, by name below ``runs``, or the newest finished one there.
 
+    Of a suite's folder that holds runs of one task, it is the one that was kept. Nor are the others of them, which
+    were trained beside it, looked at where the newest is wanted.
+
     Raises:
         RunError: if there is none.
     """
@@ -289,10 +281,12 @@ def find(where: str | Path | None, runs: Path) -> Run:
         for folder in (Path(where).expanduser(), runs / str(where)):
             if (folder / "run.json").is_file():
                 return Run.open(folder)
+            if suite_of(folder) is not None:
+                return Run.open(_kept_of(folder))
         near = did_you_mean(str(where), (run.folder.name for run in ls(runs)))
         raise RunError(f"There is no run '{where}'.{near} 'bertkit runs ls' lists the runs below {runs}.")
     every = ls(runs)
-    finished = [run for run in every if run.status == "finished"]
+    finished = [run for run in every if run.status == "finished" and _chosen(run)]
     if not finished:
         rest = f"; {every[-1].folder} is '{every[-1].status}'" if every else ""
         raise RunError(
@@ -303,12 +297,100 @@ def find(where: str | Path | None, runs: Path) -> Run:
 
 
 def ls(runs: Path) -> list[Run]:
-    """Return the runs below ``runs``, oldest first; folders that are none, or are damaged, are left out."""
+    """Return the runs below ``runs`` and in suites there, oldest first; what is none, or damaged, is left out."""
     found = []
-    for file in sorted(runs.glob("*/run.json")):
+    folders = [file.parent for file in sorted(runs.glob("*/run.json"))]
+    for suite in sorted(runs.glob(f"*/{SUITE}")):
         with suppress(RunError):
-            found.append(Run.open(file.parent))
+            folders += [suite.parent / member["run"] for member in read_suite(suite.parent)["runs"]]
+    for folder in folders:
+        with suppress(RunError):
+            found.append(Run.open(folder))
     return sorted(found, key=lambda run: str(run.record.get("created", "")))
+
+
+def suite_of(folder: Path) -> Path | None:
+    """Return the suite that a folder is, or that it holds the runs of one task of; None for any other folder."""
+    if (folder / SUITE).is_file():
+        return folder
+    if (folder.parent / SUITE).is_file() and folder.is_dir():
+        places = [Path(member["run"]).parts for member in read_suite(folder.parent)["runs"]]
+        return folder.parent if any(parts[0] == folder.name and len(parts) > 1 for parts in places) else None
+    return None
+
+
+def read_suite(folder: Path) -> dict[str, Any]:
+    """Return what ``suite.json`` holds.
+
+    Raises:
+        RunError: if it is damaged.
+    """
+    file = folder / SUITE
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged: {error}. Train again, or restore it from a copy.") from error
+    missing = sorted({"name", "created", "request", "runs", "kept"} - found.keys())
+    if missing:
+        raise RunError(f"{file} is damaged: it lacks {', '.join(missing)}. Train again, or restore it from a copy.")
+    return found
+
+
+def _kept_of(folder: Path) -> Path:
+    """Return the run that a suite, or the folder of one of its tasks, kept.
+
+    Raises:
+        RunError: if it holds several tasks, or has not come so far.
+    """
+    suite = suite_of(folder)
+    assert suite is not None
+    record = read_suite(suite)
+    members = [m for m in record["runs"] if suite == folder or Path(m["run"]).parts[0] == folder.name]
+    tasks = list(dict.fromkeys(member["task"] for member in members))
+    if len(tasks) > 1:
+        places = ", ".join(str(suite / Path(member["run"]).parts[0]) for member in members[:3])
+        raise RunError(f"{folder} holds runs of {len(tasks)} tasks ({', '.join(tasks)}). Name one: {places}.")
+    kept = record["kept"].get(tasks[0]) if tasks else None
+    if kept is None:
+        raise RunError(
+            f"{folder} is not finished, so no model was chosen. 'bertkit finetune --resume {suite}' goes on with it."
+        )
+    return suite / str(kept["run"])
+
+
+def _chosen(run: Run) -> bool:
+    """Say whether a run stands for itself, or was kept by the suite that it belongs to."""
+    for place in list(run.folder.parents)[:2]:
+        if (place / SUITE).is_file():
+            kept = read_suite(place)["kept"].values()
+            return run.folder in [place / one["run"] for one in kept]
+    return True
+
+
+def new_folder(runs: Path, *, name: str, out: Path | None) -> Path:
+    """Make a new folder, ``runs/<name>-<n>`` or ``out``.
+
+    Raises:
+        RunError: if it cannot be made, or ``out`` holds something already.
+    """
+    with _disk_errors(out or runs):
+        return _fresh(out) if out else _numbered(runs, name)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all; a lone surrogate, from a label, as JSON escapes it."""
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+    return path
 
 
 def json_line(row: Mapping[str, Any]) -> str:

@@ -59,6 +59,9 @@ class Task:
     """Metric names; the first selects the best checkpoint. Where empty, the adapter's default."""
     encoder: str = ""
     """Encoder to start from where ``--encoder`` does not say."""
+    init_from: str = ""
+    """In a suite, another of its tasks, from whose trained body (its head left out) this one starts: ``glue/mnli``.
+    Else a finished run."""
     columns: dict[str, Any] = field(default_factory=dict)
     """role -> column of the data."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -92,6 +95,7 @@ TASK_KEYS = frozenset(
         "labels",
         "metrics",
         "encoder",
+        "init_from",
         "extends",
         "data",
         "columns",
@@ -160,6 +164,7 @@ def from_table(table: Mapping[str, Any], *, name: str, where: str, file: Path | 
         labels=tuple(table.get("labels", ())),
         metrics=tuple(table.get("metrics", ())),
         encoder=table.get("encoder", ""),
+        init_from=table.get("init_from", ""),
         columns=dict(table.get("columns", {})),
         settings={key: dict(table[key]) for key in SECTIONS if key in table},
         options=dict(table.get("options", {})),
@@ -174,7 +179,7 @@ def _table_problems(table: Mapping[str, Any]) -> list[str]:
     problems += [f"'{key}' is missing" for key in ("type", "data") if key not in table]
     texts = [
         key
-        for key in ("summary", "source", "license", "type", "kind", "encoder")
+        for key in ("summary", "source", "license", "type", "kind", "encoder", "init_from")
         if not isinstance(table.get(key, ""), str)
     ]
     problems += [f"'{key}' is {table[key]!r}, and must be a text" for key in texts]

@@ -8,7 +8,20 @@ import bertkit
 PACKAGE = Path(bertkit.__file__).parent
 ORDER = (
     *("errors", "events", "config", "task", "catalog", "data", "dropout", "embeddings", "unpad", "metrics", "device"),
-    *("encoder", "adapters", "backends", "optim", "infer", "loop", "run", "card", "report", "workflows", "cli"),
+    *(
+        "encoder",
+        "adapters",
+        "backends",
+        "optim",
+        "infer",
+        "loop",
+        "run",
+        "baselines",
+        "card",
+        "report",
+        "workflows",
+        "cli",
+    ),
 )
 TOP = {"__init__", "__main__"}
 

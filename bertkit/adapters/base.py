@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from bertkit.metrics.significance import Tally
+
 Example = dict[str, Any]
 Prediction = dict[str, Any]
 Batch = dict[str, Any]
@@ -90,6 +92,8 @@ class Adapter:
     """What ``eval.decode`` may name for this type, ``auto`` aside."""
     writers: ClassVar[dict[str, Writer]] = {}
     """Formats of the field, beside JSON Lines, in which ``predict --format`` writes."""
+    calibrates: ClassVar[bool] = False
+    """Whether ``eval.calibrate`` means anything to this type: its :meth:`tune` then takes half of validation."""
     defaults: ClassVar[dict[str, Any]] = {}
     """Training settings whose default is another for this type (``{"max_length": 384}``)."""
 
@@ -199,8 +203,43 @@ class Adapter:
 
     # What most types leave as it is --------------------------------------------------------------------------
 
+    def tally(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Tally:
+        """Return what each example adds to the task's metrics, so that two models can be compared.
+
+        Any type can be scored on any choice of examples by :meth:`score`; a type whose scores are sums is much faster.
+        """
+        import numpy as np
+
+        from bertkit.metrics.significance import Tally
+
+        names = tuple(self.task.metrics)
+
+        def of_choice(chosen: Sequence[int]) -> list[float]:
+            scores = self.score([predictions[n] for n in chosen], [examples[n] for n in chosen])
+            return [scores[name] for name in names]
+
+        def scorer(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            places = rows[:, 0]
+            return lambda weights: np.array([of_choice(np.repeat(places, w.astype(int)).tolist()) for w in weights])
+
+        return Tally(names=names, rows=np.arange(len(predictions))[:, None], score=scorer)
+
+    def grades(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> np.ndarray:
+        """Return how good each prediction is, ``(n,)`` float64: 1 right, 0 wrong; of numbers, minus the error."""
+        import numpy as np
+
+        metric, pairs = self.task.metrics[0], zip(predictions, examples, strict=True)
+        return np.array([self.score([prediction], [example])[metric] for prediction, example in pairs])
+
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
         """Return what stands behind the scores (each entity type, each label), JSON-able."""
+        return {}
+
+    def outcomes(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return predictions beside the truth as plain columns for the report; empty where the type has none.
+
+        ``form`` names the module of :mod:`bertkit.report` that reads them, and that module says what is needed.
+        """
         return {}
 
     def unusable(self, example: Example) -> str:
@@ -217,7 +256,10 @@ class Adapter:
 
     @property
     def tunes(self) -> bool:
-        """Say whether :meth:`tune` wants predictions on training examples that were held out for it."""
+        """Say whether :meth:`tune` wants predictions on training examples that were held out for it.
+
+        Under ``eval.calibrate`` it is given half of validation instead, where the type calibrates.
+        """
         return False
 
     def tune(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str:
@@ -416,6 +458,8 @@ class Adapter:
         if self.evaluation.decode not in ("auto", *self.decoders):
             choices = ", ".join(map(repr, ("auto", *self.decoders)))
             problems.append(f"eval.decode is '{self.evaluation.decode}', and for {self.task.type} there is {choices}")
+        if self.evaluation.calibrate and not self.calibrates:
+            problems.append(f"eval.calibrate is true, and {self.task.type} has nothing to calibrate")
         if problems:
             raise ConfigError(sentence(problems))
 

@@ -17,7 +17,7 @@ from bertkit.adapters import columns as packing
 from bertkit.adapters import windows
 from bertkit.adapters.base import Adapter, Batch, Example, Feature, Loss, Prediction, encodings, shown, too_long
 from bertkit.adapters.columns import Columns
-from bertkit.errors import DataError, did_you_mean
+from bertkit.errors import ConfigError, DataError, did_you_mean
 from bertkit.metrics import names as metric_names
 from bertkit.task import Task
 
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from bertkit.metrics.significance import Tally
+
 ENCODE_CHUNK = 2048
 """Examples that the tokenizer is given at once; bounds memory."""
 MULTI_SEPARATOR = "|"
 """Between the labels of a multi-label cell that is a text: CSV has no lists."""
+FEW = 100
+"""Rows below which what is fitted on them is mostly chance."""
 
 
 class SequenceClassification(Adapter):
@@ -43,8 +47,11 @@ class SequenceClassification(Adapter):
         'classify = pipeline("text-classification", model="model")\n'
         'print(classify("..."))'
     )
+    calibrates: ClassVar[bool] = True
     threshold: float = 0.5
-    """Probability from which a label of a multi-label example is given."""
+    """Probability from which a label of a multi-label example is given, and, of two labels, the one with id 1."""
+    temperature: float = 1.0
+    """What logits are divided by (arXiv:1706.04599, 4.2)."""
 
     @classmethod
     def resolve(cls, task: Task, examples: Sequence[Example]) -> tuple[Task, list[str]]:
@@ -84,6 +91,14 @@ class SequenceClassification(Adapter):
     def num_outputs(self) -> int | None:
         """Return 1 for regression, whose number has no label."""
         return 1 if self.kind == "regression" else None
+
+    def check_options(self) -> None:
+        """Raise :class:`ConfigError` for options of another type, and for probabilities of numbers."""
+        super().check_options()
+        if self.evaluation.calibrate and self.kind == "regression":
+            raise ConfigError(
+                "eval.calibrate is true, and a number has no probabilities to calibrate: set it to false."
+            )
 
     # Examples ------------------------------------------------------------------------------------------------
 
@@ -300,21 +315,54 @@ class SequenceClassification(Adapter):
         if self.kind == "regression":
             return {"value": float(logits[0])}
         if self.kind == "multi":
-            probabilities = _named(self.labels, np.exp(-np.logaddexp(0, -logits)))
+            probabilities = _named(self.labels, np.exp(-np.logaddexp(0, -logits / self.temperature)))
             chosen = [name for name, p in probabilities.items() if p >= self.threshold]
             return {"labels": chosen, "probabilities": probabilities}
-        shifted = np.exp(logits - logits.max())
+        shifted = np.exp((logits - logits.max()) / self.temperature)
         probabilities = _named(self.labels, shifted / shifted.sum())
         best = max(probabilities, key=lambda name: probabilities[name])
+        if self.threshold != 0.5:
+            best = self.labels[int(probabilities[self.labels[1]] >= self.threshold)]
         return {"label": best, "score": probabilities[best], "probabilities": probabilities}
 
+    # Calibration ---------------------------------------------------------------------------------------------
+
+    def tune(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str:
+        """Fit the temperature, then the threshold where there is one, and say what they are."""
+        from bertkit.metrics import calibration
+
+        table, reference = self._probabilities(predictions), self._references(examples)
+        few = ", and so few say little" if len(examples) < FEW else ""
+        temperature = calibration.fit_temperature(table, reference)
+        if temperature is None:
+            return f"not calibrated: all of the {len(examples)} validation rows that were kept for it are right{few}"
+        self.temperature = temperature
+        said = f"temperature {temperature:.4f}"
+        if self.kind == "multi" or len(self.labels) == 2:
+            several, metric = self.kind == "multi", self.task.metrics[0]
+            table = calibration.tempered(table, temperature, several=several)
+            about: dict[str, Any] = {"num_labels": len(self.labels), "kind": self.kind}
+            of_label = table if several else table[:, 1]
+            self.threshold, best, at_half = calibration.fit_threshold(metric, of_label, reference, **about)
+            said += f" and threshold {self.threshold:.4f} ({metric} {best:.4f} there, {at_half:.4f} at 0.5)"
+        return f"{said}, fitted on {len(examples)} rows of validation that are not scored{few}"
+
+    def _probabilities(self, predictions: Sequence[Prediction]) -> np.ndarray:
+        """Return the probabilities of predictions ``(n, K)`` float64."""
+        import numpy as np
+
+        return np.array([[p["probabilities"][name] for name in self.labels] for p in predictions])
+
     def state(self) -> dict[str, Any]:
-        """Return the threshold of multi-label predictions."""
-        return {"threshold": self.threshold} if self.kind == "multi" else {}
+        """Return the threshold, where it is one of several labels or was tuned, and the temperature, if fitted."""
+        with_threshold = self.kind == "multi" or self.threshold != 0.5
+        threshold = {"threshold": self.threshold} if with_threshold else {}
+        return threshold | ({"temperature": self.temperature} if self.temperature != 1.0 else {})
 
     def from_state(self, state: Mapping[str, Any]) -> None:
-        """Take the threshold back."""
+        """Take threshold and temperature back."""
         self.threshold = float(state.get("threshold", self.threshold))
+        self.temperature = float(state.get("temperature", self.temperature))
 
     # Scores --------------------------------------------------------------------------------------------------
 
@@ -333,22 +381,77 @@ class SequenceClassification(Adapter):
         bounds = interval.intervals(names, predicted, reference, resamples=resamples, num_labels=num_labels, kind=kind)
         return {k: v for name in names for k, v in ((name, scores[name]), (f"{name}_interval", bounds[name]))}
 
+    def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return, once calibrated, temperature and threshold, and the calibration error with and without them."""
+        from bertkit.metrics import calibration
+
+        if self.temperature == 1.0:
+            return {}
+        table, reference = self._probabilities(predictions), self._references(examples)
+        before = calibration.tempered(table, 1 / self.temperature, several=self.kind == "multi")
+        errors = (calibration.expected_error(*calibration.decisions(each, reference)) for each in (before, table))
+        return self.state() | dict(zip(("calibration_error_before", "calibration_error"), errors, strict=True))
+
+    def tally(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Tally:
+        """Return prediction and reference of each example; of equal ones only the number counts."""
+        from bertkit.metrics import interval, significance
+
+        names = tuple(self.task.metrics)
+        about: dict[str, Any] = {"num_labels": len(self.labels), "kind": self.kind}
+        return significance.Tally(
+            names=names,
+            rows=interval.beside(names, *self._as_arrays(predictions, examples), **about),
+            score=lambda rows: interval.of_rows(names, rows, **about),
+            shares=("accuracy",),
+        )
+
+    def grades(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> np.ndarray:
+        """Return 1 for a prediction that is right, in all labels; of a number, minus its distance from the truth."""
+        import numpy as np
+
+        predicted, reference = self._as_arrays(predictions, examples)
+        if self.kind == "regression":
+            return np.asarray(-abs(predicted - reference))
+        same = predicted == reference
+        return np.asarray(same.all(axis=1) if self.kind == "multi" else same, dtype=np.float64)
+
     def _as_arrays(
         self, predictions: Sequence[Prediction], examples: Sequence[Example]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return predictions and references as ids ``(n,)``, 0/1 ``(n, K)`` or numbers ``(n,)``."""
         import numpy as np
 
-        reference = np.array([self.target(self.value(example, "label")) for example in examples])
+        reference = self._references(examples)
         if self.kind == "regression":
             return np.array([p["value"] for p in predictions]), reference
         if self.kind == "multi":
-            return np.array([self.target(p["labels"]) for p in predictions]).astype(int), reference.astype(int)
+            return np.array([self.target(p["labels"]) for p in predictions]).astype(int), reference
         return np.array([self.ids[p["label"]] for p in predictions]), reference
+
+    def _references(self, examples: Sequence[Example]) -> np.ndarray:
+        """Return the labels of examples: ids ``(n,)``, 0/1 ``(n, K)`` or numbers ``(n,)``."""
+        import numpy as np
+
+        found = np.array([self.target(self.value(example, "label")) for example in examples])
+        return found.astype(int) if self.kind == "multi" else found
 
     def better(self, new: float, old: float | None) -> bool:
         """Say whether ``new`` beats ``old`` in the first metric; see :func:`bertkit.metrics.names.better`."""
         return metric_names.better(self.task.metrics[0], new, old)
+
+    def outcomes(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return predictions and labels as arrays, with the texts."""
+        import numpy as np
+
+        predicted, reference = self._as_arrays(predictions, examples)
+        roles = ("text", "text_pair") if self._paired(examples) else ("text",)
+        texts = [tuple(str(self.value(example, role)) for role in roles) for example in examples]
+        found = {"labels": self.labels, "predicted": predicted, "gold": reference, "texts": texts}
+        if self.kind == "regression":
+            return found | {"form": "numbers"}
+        probabilities = [[prediction["probabilities"][name] for name in self.labels] for prediction in predictions]
+        form = "labels" if self.kind == "multi" else "classes"
+        return found | {"form": form, "probabilities": np.array(probabilities)}
 
     def constant(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
         """Return the one label that all of at least two single-label predictions give, against the references."""

@@ -29,7 +29,7 @@ from bertkit.adapters.base import (
     too_long,
 )
 from bertkit.adapters.columns import Columns
-from bertkit.adapters.words import is_ideograph
+from bertkit.adapters.words import is_ideograph, split
 from bertkit.errors import ConfigError, DataError, did_you_mean, joined, sentence
 from bertkit.task import Task
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+    from bertkit.metrics.significance import Tally
     from bertkit.metrics.spans import Rules
 
 ENCODE_CHUNK = 64
@@ -606,6 +607,18 @@ class SpanQA(Adapter):
                 scores |= {f"{name}{suffix}_interval": bounds[name]} if bounds else {}
         return scores
 
+    def tally(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Tally:
+        """Return exact match and F1 of each question."""
+        from bertkit.metrics import spans
+
+        raw = self._raw([p["answer"] for p in predictions], self._references(examples))
+        return spans.tally(list(self.task.metrics), raw)
+
+    def grades(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> np.ndarray:
+        """Return 1 for an answer that equals an accepted one."""
+        exact: np.ndarray = self._raw([p["answer"] for p in predictions], self._references(examples))[:, 0]
+        return exact
+
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
         """Return the scores of questions with and without an answer, and those of the split's own best threshold."""
         from bertkit.metrics import spans
@@ -633,6 +646,21 @@ class SpanQA(Adapter):
         answers = [(p["best_span"] or NO_ANSWER)["answer"] for p in predictions]
         scores = [math.inf if p["no_answer_score"] is None else p["no_answer_score"] for p in predictions]
         return self._raw(answers, references), np.array(scores), np.array([bool(each) for each in references])
+
+    def outcomes(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return given and accepted answers, with their questions and contexts."""
+        references = self._references(examples)
+        answers = [prediction["answer"] for prediction in predictions]
+        columns = {"answers": "answer", "starts": "start", "scores": "score"}
+        return {
+            "form": "spans",
+            "questions": [str(self.value(example, "question")) for example in examples],
+            "contexts": [str(self.value(example, "context")) for example in examples],
+            "references": references,
+            "raw": self._raw(answers, references),
+            "sizes": [len(split(accepted[0])) if accepted else 0 for accepted in references],
+            **{name: [prediction[key] for prediction in predictions] for name, key in columns.items()},
+        }
 
     def better(self, new: float, old: float | None) -> bool:
         """Say whether a score is higher."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from bertkit.adapters.words import Sentence
+    from bertkit.metrics.significance import Tally
 
 ENCODE_CHUNK = 2048
 """Examples that the tokenizer is given at once; bounds memory."""
@@ -623,6 +624,17 @@ class TokenTagging(Adapter):
         bounds = tagging.intervals(names, predicted, gold, mode=mode, scheme=scheme, resamples=resamples)
         return {k: v for name in names for k, v in ((name, scores[name]), (f"{name}_interval", bounds[name]))}
 
+    def tally(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> Tally:
+        """Return each sentence's entities and words that are right, predicted, true."""
+        predicted, gold = self._both(predictions, examples)
+        return tagging.tally(list(self.task.metrics), predicted, gold, mode=self.counting, scheme=self.scheme)
+
+    def grades(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> np.ndarray:
+        """Return 1 for a sentence whose tags are all right."""
+        import numpy as np
+
+        return np.array([float(one == other) for one, other in zip(*self._both(predictions, examples), strict=True)])
+
     def details(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
         """Return scheme, counting, strict F1, the illegal places of the true tags, and each type's scores."""
         if not self.scheme:
@@ -632,6 +644,14 @@ class TokenTagging(Adapter):
         strict = tagging.compute(["f1"], predicted, gold, mode="strict", scheme=self.scheme)["f1"]
         facts = {"scheme": self.scheme, "counting": self.counting, "strict_f1": strict}
         return facts | {"illegal": self._illegal(gold), "types": types}
+
+    def outcomes(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return the tags of each sentence beside the true ones, with its words and the scores of its entities."""
+        predicted, gold = self._both(predictions, examples)
+        facts = {"form": "tags", "labels": self.labels, "scheme": self.scheme, "mode": self.counting}
+        words_of = [self.sentence(example).words for example in examples]
+        scores = [[entity["score"] for entity in prediction["entities"]] for prediction in predictions]
+        return facts | {"tags": predicted, "gold": gold, "words": words_of, "scores": scores}
 
     def constant(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
         """Return the one tag that every word gets, where the true tags are several."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from bertkit.workflows.seeds import Spread
+    from bertkit.workflows.suite import Summary
+
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
@@ -99,14 +102,63 @@ def _plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
         emit("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def score_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write scores with their intervals."""
+def score_table(
+    title: str,
+    splits: Mapping[str, Mapping[str, Any]],
+    baselines: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+) -> None:
+    """Write scores with their intervals, and the baselines of the same rows beside them, a column each."""
+    beside = baselines or {}
     rows = []
     for split, scores in splits.items():
         for name, value, interval in with_intervals(scores):
             between = f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""
-            rows.append((split, name, f"{value:.4f}", between))
-    table(title, ("split", "metric", "score", "95 % interval"), rows)
+            others = (_cell(found.get(split, {}).get(name)) for found in beside.values())
+            rows.append((split, name, f"{value:.4f}", between, *others))
+    table(title, ("split", "metric", "score", "95 % interval", *beside), rows)
+
+
+def suite_table(found: Summary) -> None:
+    """Write the table of a suite: a line for each score, the average below, and what is to be known of them."""
+    several = len(found.seeds) > 1
+    middle = ("mean", "standard deviation", "median", "best") if several else ("score", "95 % interval")
+    extra = [name for name in ("baseline", "published") if any(getattr(line, name) for line in found.lines)]
+    rows, before = [], ""
+    for line in found.lines:
+        time = f"{found.seconds[line.task]:.0f} s" if line.task != before else ""
+        before = line.task
+        beside = [getattr(line, name) for name in extra]
+        rows.append((line.task, line.name, *_numbers(line.spread, line.interval, several), *beside, time))
+    if found.average is not None:
+        blank = [""] * (len(extra) + 1)
+        rows.append((found.average.name, "", *_numbers(found.average.spread, None, several), *blank))
+    title = f"{found.suite}, seeds {', '.join(map(str, found.seeds))}" if several else str(found.suite)
+    table(title, ("task", "metric", *middle, *extra, "training"), rows)
+    if several and found.lines:
+        _seed_table(found)
+    for task, state in found.unfinished.items():
+        emit(f"{task} is not in the table: {state}.")
+    for name, source in found.published.items():
+        emit(f"Published for {name}: {source}.")
+    for note in found.notes:
+        emit(note)
+
+
+def _seed_table(found: Summary) -> None:
+    """Write every run of a suite with several seeds."""
+    rows = []
+    for line in found.lines:
+        kept = found.kept.get(line.task)
+        for seed, value in zip(found.seeds, line.spread.values, strict=True):
+            mark = "kept" if kept is not None and kept.seed == seed else ""
+            rows.append((line.task, line.name, seed, f"{value:.4f}", mark))
+    table("every run", ("task", "metric", "seed", "score", ""), rows)
+
+
+def _numbers(spread: Spread, interval: Sequence[float] | None, several: bool) -> tuple[str, ...]:
+    if several:
+        return tuple(_cell(value) for value in (spread.mean, spread.standard_deviation, spread.median, spread.best))
+    return f"{spread.mean:.4f}", f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""
 
 
 def details(found: Mapping[str, Any]) -> None:
@@ -177,6 +229,7 @@ class Console:
             self._line(f"{event.name} ...")
 
     def _start(self, event: Start) -> None:
+        self.close()
         begun = f", from step {event.step}" if event.step else ""
         self._line(
             f"training on {event.num_examples} examples, {event.num_steps} steps{begun}, "

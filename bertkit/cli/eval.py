@@ -1,6 +1,6 @@
 """``bertkit eval``."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -8,13 +8,18 @@ from bertkit.cli import console, options
 
 
 def command(
-    run: Annotated[str | None, typer.Argument(metavar="RUN|MODEL", help="A run, a model folder or a Hub name.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN|MODEL|SUITE", help="A run, a model folder, a Hub name or a suite.")
+    ] = None,
     task: Annotated[str, typer.Option("--task", metavar="TASK", help="Another task than the run's own.")] = "",
     data: options.Data = None,
     split: Annotated[
         str, typer.Option("--split", metavar="NAME", help="The split to score.  [default: validation]")
     ] = "",
     labels: options.Labels = "",
+    report: Annotated[
+        str, typer.Option("--report", metavar="FILE|none", help="The HTML report.  [default: in the run's folder]")
+    ] = "",
     set_: options.Set = None,
     json: options.Json = False,
     offline: options.Offline = False,
@@ -23,29 +28,53 @@ def command(
     precision: options.Precision = "auto",
     threads: options.Threads = 0,
 ) -> None:
-    """Score a run, or any checkpoint, on a labelled split; the newest finished run by default."""
+    """Score a run, or any checkpoint, on a labelled split; the newest finished run by default.
+
+    Of a suite, show the table of what its runs have stored; with other data or settings, evaluate each anew.
+    """
+    from bertkit.workflows import suite
     from bertkit.workflows.eval import evaluate
+
+    given: dict[str, Any] = {"data": data, "split": split, "runs": runs, "settings": options.settings(set_)}
+    given |= {"device": device, "precision": precision, "threads": threads, "offline": offline}
+    if suite.at(run, runs) is not None:
+        if task or labels or report:
+            raise typer.BadParameter(f"{run} is a suite: --task, --labels and --report go with one run.")
+        _suite(str(run), given, json=json)
+        return
 
     shown = console.Console()
     try:
         result = evaluate(
             run,
             task=task or None,
-            data=data,
-            split=split,
             labels=options.names(labels),
-            runs=runs,
-            settings=options.settings(set_),
-            device=device,
-            precision=precision,
-            threads=threads,
-            offline=offline,
+            report=report,
             listen=shown.show,
+            **given,
         )
     finally:
         shown.close()
     if json:
         console.emit_json(result.to_json())
     else:
-        console.score_table(f"{result.run} on {result.num_examples} examples", {result.split: result.scores})
+        title = f"{result.run} on {result.num_examples} examples"
+        console.score_table(title, {result.split: result.scores}, result.baselines)
         console.details(result.details)
+        if result.report is not None:
+            console.say(f"report: {result.report}")
+
+
+def _suite(where: str, given: dict[str, Any], *, json: bool) -> None:
+    """Show the table of a suite."""
+    from bertkit.workflows.suite import evaluate_suite
+
+    shown = console.Console()
+    try:
+        found = evaluate_suite(where, **given, listen=shown.show)
+    finally:
+        shown.close()
+    if json:
+        console.emit_json(found.to_json())
+    else:
+        console.suite_table(found)

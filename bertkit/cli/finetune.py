@@ -1,16 +1,22 @@
 """``bertkit finetune``."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bertkit.cli import console, interrupt, options
 
+if TYPE_CHECKING:
+    from bertkit.workflows.training import Finetuned
+
 
 def command(
     task: Annotated[
-        str | None, typer.Argument(metavar="TASK|FILE", help="A task's name or file, or a data file.")
+        str | None,
+        typer.Argument(metavar="TASK|FILE|GROUP", help="A task's name or file, a data file, or several: glue, a,b."),
     ] = None,
     encoder: options.Encoder = "",
     revision: Annotated[
@@ -21,9 +27,12 @@ def command(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Of head, dropout and order.  [default: 42]")
     ] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="N|LIST", help="Train with N seeds (5), or these (1,2,3).")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Train on N examples; 0 is all.")] = 0,
     resume: Annotated[
-        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an unfinished run.")
+        Path | None, typer.Option("--resume", metavar="RUN|SUITE", help="Go on with an unfinished one.")
     ] = None,
     set_: options.Set = None,
     json: options.Json = False,
@@ -36,29 +45,27 @@ def command(
     """Fine-tune an encoder on a task and keep everything in a run folder."""
     if (task is None) == (resume is None):
         raise typer.BadParameter("give a TASK (a name, a task file or a data file) or --resume RUN, one of the two.")
+    given: dict[str, Any] = {"encoder": encoder, "revision": revision, "data": data, "out": out, "runs": runs}
+    given |= {"seed": seed, "limit": limit, "resume": resume, "settings": options.settings(set_)}
+    given |= {"device": device, "precision": precision, "threads": threads, "offline": offline}
+    from bertkit.workflows import suite
+
+    if suite.is_asked(task, seeds=seeds, resume=resume, runs=runs):
+        _several(task, given | {"seeds": seeds}, json=json)
+    elif seeds is not None:
+        raise typer.BadParameter(f"--resume {resume} is one run, so --seeds does not go with it.")
+    else:
+        _one(task, given, json=json)
+
+
+def _one(task: str | None, given: dict[str, Any], *, json: bool) -> None:
+    """Train one run, and show its scores."""
     from bertkit.workflows.finetune import finetune
 
     shown = console.Console()
     with interrupt.handled() as stopping:
         try:
-            result = finetune(
-                task,
-                encoder=encoder,
-                revision=revision,
-                data=data,
-                out=out,
-                runs=runs,
-                seed=seed,
-                limit=limit,
-                resume=resume,
-                settings=options.settings(set_),
-                device=device,
-                precision=precision,
-                threads=threads,
-                offline=offline,
-                listen=shown.show,
-                should_stop=stopping,
-            )
+            result = finetune(task, **given, listen=shown.show, should_stop=stopping)
         finally:
             shown.close()
     if result.status == "interrupted":
@@ -66,11 +73,34 @@ def command(
         raise typer.Exit(stopping.exit_code)
     if json:
         console.emit_json(result.to_json())
-        return
-    console.score_table(
-        f"{result.task}, {result.encoder}, best step {result.best_step} of {result.steps}", result.scores
-    )
+    else:
+        _show(result, given["runs"])
+
+
+def _show(result: Finetuned, runs: Path) -> None:
+    title = f"{result.task}, {result.encoder}, best step {result.best_step} of {result.steps}"
+    console.score_table(title, result.scores, result.baselines)
     console.say(f"{result.run}: {result.seconds:.0f} s, {result.tokens_per_second:,.0f} tokens/s in training")
     # Without --run, predict looks for the newest run where runs are kept.
     where = [] if result.run.parent == runs else ["--run", result.run]
     console.next_command("bertkit", "predict", "file.jsonl", *where)
+
+
+def _several(task: str | None, given: dict[str, Any], *, json: bool) -> None:
+    """Train the runs of a suite, and show the table of all."""
+    from bertkit.workflows.suite import finetune_suite
+
+    shown = console.Console()
+    with interrupt.handled() as stopping:
+        try:
+            result = finetune_suite(task, **given, listen=shown.show, should_stop=stopping)
+        finally:
+            shown.close()
+    if result.status == "interrupted":
+        console.next_command("bertkit", "finetune", "--resume", result.suite)
+        raise typer.Exit(stopping.exit_code)
+    if json:
+        console.emit_json(result.summary.to_json())
+    else:
+        console.suite_table(result.summary)
+        console.next_command("bertkit", "eval", result.suite)

@@ -1,12 +1,21 @@
 """``bertkit runs``."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bertkit.cli import console, options
 
-app = typer.Typer(no_args_is_help=True, help="List and show runs.", rich_markup_mode=None)
+if TYPE_CHECKING:
+    from bertkit.workflows.compare import Compared
+
+SHOWN = 5
+"""Changed examples of each direction that are shown."""
+
+app = typer.Typer(no_args_is_help=True, help="List, show and compare runs.", rich_markup_mode=None)
 
 
 @app.command("ls")
@@ -45,7 +54,59 @@ def show(
     facts = ("run", "status", "task", "encoder", "encoder_revision", "seed", "created", "seconds", "data_hash", "error")
     console.table("", ("fact", "value"), [(name, found[name]) for name in facts if found.get(name) not in (None, "")])
     console.table("", ("setting", "value"), [(f"train.{k}", v) for k, v in found["config"]["train"].items()])
-    console.score_table("scores", found["scores"].get("splits", {}))
+    console.score_table("scores", found["scores"].get("splits", {}), found.get("baselines"))
     for evaluation in found["evaluations"]:
         title = f"evaluated on {evaluation['source']}, {evaluation['num_examples']} examples"
-        console.score_table(title, {evaluation["split"]: evaluation["scores"]})
+        console.score_table(title, {evaluation["split"]: evaluation["scores"]}, evaluation.get("baselines"))
+
+
+@app.command("compare")
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A run, by folder or name.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
+    split: Annotated[str, typer.Option("--split", metavar="NAME", help="The split to compare on.")] = "validation",
+    changes: Annotated[
+        Path | None,
+        typer.Option("--changes", metavar="FILE", help="Write every example that changed here, as JSON Lines."),
+    ] = None,
+    runs: options.Runs = options.RUNS,
+    json: options.Json = False,
+) -> None:
+    """Compare two runs on the same examples: differences, whether they are significant, and what changed."""
+    from bertkit.workflows.compare import compare as workflow
+
+    found = workflow(a, b, split=split, runs=runs, changes=changes)
+    for note in found.notes:
+        console.say(f"note: {note}")
+    if json:
+        console.emit_json(found.to_json())
+    else:
+        _show(found)
+    if changes is not None:
+        console.say(f"{len(found.changes)} changed examples are in {changes}")
+
+
+def _show(found: Compared) -> None:
+    from bertkit.workflows.compare import described
+
+    title = f"A = {found.a}, B = {found.b}, {found.num_examples} examples of {found.split}"
+    rows = [
+        (
+            name,
+            f"{one.a:.4f}",
+            f"{one.b:.4f}",
+            f"{one.difference:+.4f}",
+            f"{one.interval[0]:+.4f} .. {one.interval[1]:+.4f}",
+            f"{one.p:.4f}",
+            one.test,
+            "yes" if one.significant else "no",
+        )
+        for name, one in found.metrics.items()
+    ]
+    console.table(title, ("metric", "A", "B", "B - A", "95 % interval", "p", "test", "significant"), rows)
+    if found.counts:
+        console.table("", ("examples", "number"), [(k.replace("_", " "), n) for k, n in found.counts.items()])
+    for verdict in found.verdicts:
+        console.emit(verdict)
+    if first := found.first(SHOWN):
+        console.table("", ("row", "change", *found.columns, "A", "B"), [described(c, found.columns) for c in first])

@@ -12,6 +12,8 @@ from bertkit.errors import DataError
 
 SHARE = 0.1
 MOST = 2000
+LEAST_HALVED = 20
+"""Rows of which half is still worth something."""
 SEED = 20180
 """Of the cut alone, so that runs with different seeds are scored on the same rows."""
 
@@ -56,6 +58,28 @@ def cut(
     note = f"{purpose}, so {len(chosen)} of {total} training rows{' (whole documents)' * together} are held out for it"
     splits = dataset.splits | {"train": take(train, rest), name: take(train, chosen, name=name)}
     return replace(dataset, splits=splits, notes=[*dataset.notes, note]), chosen
+
+
+def halve(split: Split, group: Callable[[Example], Hashable], *, name: str, purpose: str) -> tuple[Split, list[int]]:
+    """Return half of a split's rows as the split ``name``, and their indices: the same rows whatever the run's seed.
+
+    Args:
+        split: at least 20 rows.
+        group: what to stratify by: the label.
+        name: of the half.
+        purpose: why, for the message.
+
+    Raises:
+        DataError: if there are fewer rows.
+    """
+    total = len(split.examples)
+    if total < LEAST_HALVED:
+        raise DataError(
+            f"{split.source} has {total} rows of '{split.name}', and {purpose}: half of so few says nothing. "
+            f"Give at least {LEAST_HALVED}, or leave it out."
+        )
+    chosen = stratified([group(row) for row in split.examples], total // 2)
+    return take(split, chosen, name=name), chosen
 
 
 def _of_documents(parts: list[Sequence[Hashable]], number: int) -> list[int]:

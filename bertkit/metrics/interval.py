@@ -49,7 +49,7 @@ def intervals(
         DataError: if there are no rows, or the rows cannot be scored.
     """
     counts, score = _prepared(names, predictions, references, num_labels=num_labels, kind=kind)
-    draws = np.concatenate([score(weights) for weights in _weights(counts, resamples, seed)])
+    draws = np.concatenate([score(weights) for weights in weights_of(counts, resamples, seed)])
     bounds = np.percentile(draws, PERCENTILES, axis=0)
     return {name: [float(low), float(high)] for name, low, high in zip(names, *bounds, strict=True)}
 
@@ -85,7 +85,7 @@ def of_sums(
         seed: of the resamples. All scores are of the same resamples.
     """
     table = np.asarray(columns, dtype=np.float64)
-    weights = _weights(np.ones(len(table), dtype=np.int64), resamples, seed)
+    weights = weights_of(np.ones(len(table), dtype=np.int64), resamples, seed)
     draws = np.concatenate([score(each @ table) for each in weights])
     bounds = np.percentile(draws, PERCENTILES, axis=0)
     return {name: [float(low), float(high)] for name, low, high in zip(names, *bounds, strict=True)}
@@ -95,19 +95,47 @@ def _prepared(
     names: Sequence[str], predictions: ArrayLike, references: ArrayLike, *, num_labels: int, kind: str
 ) -> tuple[Array, Callable[[Array], Array]]:
     """Return the rows in each cell ``(cells,)`` int64, and scores ``(R, names)`` as a function of weights."""
+    rows = beside(names, predictions, references, num_labels=num_labels, kind=kind)
+    cells, counts = np.unique(rows, axis=0, return_counts=True)
+    return counts, of_rows(names, cells, num_labels=num_labels, kind=kind)
+
+
+def beside(names: Sequence[str], predictions: ArrayLike, references: ArrayLike, *, num_labels: int, kind: str) -> Array:
+    """Return prediction and reference of each row side by side: ``(n, 2)``, or ``(n, 2 K)`` for several labels.
+
+    Raises:
+        ConfigError: if a score is unknown or does not fit the kind.
+        DataError: if there are no rows, or the rows cannot be scored.
+    """
     check_names(names, kind, num_labels)
-    given, true = checked(predictions, references, num_labels=num_labels, kind=kind)
-    cells, counts = np.unique(np.column_stack([given, true]), axis=0, return_counts=True)
+    return np.column_stack(checked(predictions, references, num_labels=num_labels, kind=kind))
+
+
+def of_rows(names: Sequence[str], rows: Array, *, num_labels: int, kind: str) -> Callable[[Array], Array]:
+    """Return the scores ``(R, names)`` as a function of how often each row counts ``(R, n)``, whole numbers.
+
+    Args:
+        names: see :data:`bertkit.metrics.names.SCORES`.
+        rows: as :func:`beside` has them.
+        num_labels: K; not looked at for regression.
+        kind: ``single``, ``multi`` or ``regression``.
+    """
     if kind == "regression":
         correlations = {"pearson": _pearson, "spearmanr": _spearman}
-        scorers = [correlations[name](cells[:, 0], cells[:, 1]) for name in names]
-        return counts, lambda weights: np.stack([score(weights) for score in scorers], axis=1)
-    counted = _tables(cells, len(given), num_labels, kind)
-    return counts, lambda weights: _class_scores(names, counted(weights))
+        scorers = [correlations[name](rows[:, 0], rows[:, 1]) for name in names]
+        return lambda weights: np.stack([score(weights) for score in scorers], axis=1)
+    counted = _tables(rows, num_labels, kind)
+    return lambda weights: _class_scores(names, counted(weights))
 
 
-def _weights(counts: Array, resamples: int, seed: int) -> Iterator[Array]:
-    """Yield weights ``(up to CHUNK / cells, cells)`` float64 until there are ``resamples`` rows of them."""
+def weights_of(counts: Array, resamples: int, seed: int) -> Iterator[Array]:
+    """Yield the weights of bootstrap resamples, ``(up to CHUNK / cells, cells)`` float64, ``resamples`` rows in all.
+
+    Args:
+        counts: rows in each cell ``(cells,)`` int64.
+        resamples: R.
+        seed: of the draws.
+    """
     rng = np.random.default_rng(seed)
     num_rows, num_cells = int(counts.sum()), len(counts)
     row_cells = np.repeat(np.arange(num_cells), counts)
@@ -130,7 +158,8 @@ class _Table:
     """What the scores need of each resample; float64."""
 
     kind: str
-    num_rows: int
+    num_rows: Array
+    """Rows ``(R,)``."""
     correct: Array
     """Rows that are right in all labels ``(R,)``."""
     hits: Array
@@ -139,19 +168,20 @@ class _Table:
     true: Array
 
 
-def _tables(cells: Array, num_rows: int, num_labels: int, kind: str) -> Callable[[Array], _Table]:
+def _tables(cells: Array, num_labels: int, kind: str) -> Callable[[Array], _Table]:
     """Return the table of distinct rows (prediction and reference side by side) as a function of weights."""
     if kind == "multi":
         predicted, true = cells[:, :num_labels], cells[:, num_labels:]
     else:
         predicted, true = (np.eye(num_labels)[cells[:, column]] for column in (0, 1))
     correct = (predicted == true).all(axis=1)
-    # Sums of whole numbers below 2^24 are exact in float32, at twice the speed.
-    dtype = np.float32 if num_rows < 2**24 else np.float64
-    columns = np.column_stack([correct, predicted * true, predicted, true]).astype(dtype)
+    columns = np.column_stack([correct, predicted * true, predicted, true]).astype(np.float32)
 
     def counted(weights: Array) -> _Table:
-        sums = np.matmul(weights.astype(dtype), columns).astype(np.float64)
+        num_rows = weights.sum(axis=1)
+        # Sums of whole numbers below 2^24 are exact in float32, at twice the speed.
+        dtype = np.float32 if num_rows.max(initial=0) < 2**24 else np.float64
+        sums = np.matmul(weights.astype(dtype), columns.astype(dtype, copy=False)).astype(np.float64)
         hits, predicted, true = np.split(sums[:, 1:], 3, axis=1)
         return _Table(kind=kind, num_rows=num_rows, correct=sums[:, 0], hits=hits, predicted=predicted, true=true)
 
@@ -159,7 +189,7 @@ def _tables(cells: Array, num_rows: int, num_labels: int, kind: str) -> Callable
 
 
 def _accuracy(table: _Table) -> Array:
-    return table.correct / table.num_rows
+    return np.asarray(table.correct / table.num_rows)
 
 
 def _f1(table: _Table) -> Array:

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bertkit.errors import ConfigError, DataError, did_you_mean
-from bertkit.metrics import interval
+from bertkit.metrics import interval, significance
 from bertkit.metrics.classification import Array
 from bertkit.metrics.names import Score
+from bertkit.metrics.significance import Tally
 
 Rules = Literal["squad", "squad_v2", "cmrc2018"]
 
@@ -280,6 +281,19 @@ def mean_intervals(
     return interval.of_sums(
         names, questions, lambda sums: 100 * sums[:, chosen] / count, resamples=resamples, seed=seed
     )
+
+
+def tally(names: Sequence[str], questions: Array) -> Tally:
+    """Return what each question adds to the scores of :func:`means`.
+
+    Raises:
+        ConfigError: if a score is unknown.
+    """
+    check_names(names)
+    chosen = [_COLUMNS.index(name) for name in names]
+    rows = np.column_stack([questions[:, chosen], np.ones(len(questions))])
+    shares = [name for name in names if name == "exact_match"]
+    return significance.of_sums(names, rows, lambda sums: 100 * sums[:, :-1] / sums[:, -1:], shares=shares)
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -26,9 +26,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bertkit.errors import ConfigError, DataError, did_you_mean, joined
+from bertkit.metrics import significance
 from bertkit.metrics.classification import Array
 from bertkit.metrics.interval import of_sums
 from bertkit.metrics.names import Score, ended, unknown
+from bertkit.metrics.significance import Tally
 
 KINDS = {"entities": "BIO-like tags", "tags": "tags that are not BIO-like"}
 """Kind of a score -> what messages call the tags that it is defined for."""
@@ -371,6 +373,25 @@ def intervals(
     check_names(names, scheme)
     columns = _counts(predictions, references, mode, scheme).columns
     return of_sums(names, columns, lambda sums: _scores(names, sums), resamples=resamples, seed=seed)
+
+
+def tally(
+    names: Sequence[str],
+    predictions: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    *,
+    mode: str = "conlleval",
+    scheme: str,
+) -> Tally:
+    """Return what each sentence adds to the scores ``names``; arguments as for :func:`compute`.
+
+    Raises:
+        ConfigError: as :func:`compute`.
+        DataError: as :func:`compute`.
+    """
+    check_names(names, scheme)
+    columns = _counts(predictions, references, mode, scheme).columns
+    return significance.of_sums(names, columns, lambda sums: _scores(names, sums))
 
 
 def by_type(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bertkit import config, infer
-from bertkit.adapters.base import Adapter, Prediction
+from bertkit.adapters.base import Adapter, Feature, Prediction
+from bertkit.baselines.stored import Beside
 from bertkit.config import DeviceConfig
 from bertkit.data import Dataset, Split, check, holdout, sources
 from bertkit.data.sources import Data
@@ -16,8 +17,9 @@ from bertkit.errors import DataError, RunError, did_you_mean
 from bertkit.events import Listener, Note, Phase, counter, ignore
 from bertkit.run import Run, now
 from bertkit.task import Task, from_table
-from bertkit.workflows import saved
-from bertkit.workflows.preparation import Settings, encode, task_of
+from bertkit.workflows import report as reports
+from bertkit.workflows import saved, standing
+from bertkit.workflows.preparation import Settings, encode, task_of, without_rows
 from bertkit.workflows.saved import Saved
 
 
@@ -36,11 +38,18 @@ class Evaluated:
     """What stands behind the scores: each entity type, questions with and without an answer."""
     predictions: list[Prediction]
     """One per example, in order."""
+    baselines: Beside = field(default_factory=dict)
+    """Name of a stored baseline -> split -> metric -> value, where ``bertkit baseline`` was run on the same rows."""
+    warnings: list[str] = field(default_factory=list)
+    """What is to be said of scores that are worth little: one answer only, or a baseline that is better."""
+    report: Path | None = None
+    """The page that was written."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
         whole = {key: getattr(self, key) for key in ("run", "task", "split", "num_examples", "scores")}
-        return whole | ({"details": self.details} if self.details else {})
+        whole |= {key: value for key in ("details", "baselines", "warnings") if (value := getattr(self, key))}
+        return whole | ({"report": str(self.report)} if self.report else {})
 
 
 def evaluate(
@@ -50,6 +59,7 @@ def evaluate(
     data: Data | None = None,
     split: str = "",
     labels: Sequence[str] = (),
+    report: str | Path = "",
     runs: str | Path = "runs",
     settings: Settings | None = None,
     device: str = "auto",
@@ -66,10 +76,11 @@ def evaluate(
         data: a file or folder in place of the task's own data; a file's name is then the split's.
         split: ``validation`` where not given.
         labels: label names in the model's id order, for a checkpoint that only says ``LABEL_0``.
+        report: file of the HTML report, ``none`` for none; in the run's folder where not given.
         runs, settings, device, precision, threads, offline, listen: as in :func:`bertkit.finetune`.
 
     Returns:
-        The scores. A run keeps them under ``evals/``.
+        The scores. A run keeps them under ``evals/``, and has a report of them.
 
     Raises:
         BertkitError: if model or data cannot be found or do not fit each other.
@@ -80,6 +91,8 @@ def evaluate(
         listen(Note(message=f"newest finished run: {model.name}"))
     listen(Phase(name="reading data"))
     rows = _split(model, data, split, task=found, offline=offline)
+    for note in _calibration_notes(model, rows):
+        listen(Note(message=note))
     model = model.resolved(rows.examples)
     if not model.adapter.labelled(rows.examples):
         raise _unlabelled(rows, model.adapter)
@@ -103,6 +116,11 @@ def evaluate(
         advance=counter(listen, f"evaluating {rows.name}", len(features)),
     )
     scores = adapter.score(predictions, rows.examples, resamples=model.eval.resamples)
+    beside = standing.of_rows(Path(runs), model.run, model.task, rows, listen)
+    constant = adapter.constant(predictions, rows.examples)
+    given = {} if constant is None else {rows.name: constant}
+    low = standing.warnings(adapter, {rows.name: scores}, given, beside)
+    standing.say(low, listen)
     result = Evaluated(
         run=model.name,
         task=model.task.name,
@@ -111,14 +129,44 @@ def evaluate(
         scores=scores,
         details=adapter.details(predictions, rows.examples),
         predictions=predictions,
+        baselines=beside,
+        warnings=low,
     )
     if model.run is not None:
         facts = {"evaluated": now(), "source": rows.source, "precision": opened.precision}
         try:
             model.run.write_json(f"evals/{rows.name}.json", result.to_json() | facts)
+            pairs = zip(rows.examples, predictions, strict=True)
+            lines = (example | {model.predict.column: prediction} for example, prediction in pairs)
+            model.run.write_lines(f"evals/{rows.name}.jsonl", lines)
         except RunError as error:
             listen(Note(message=f"the scores are not kept: {error}", level="warning"))
-    return result
+    return replace(result, report=_report(model, rows, features, result, report, listen))
+
+
+def _report(
+    model: Saved, rows: Split, features: Sequence[Feature], result: Evaluated, given: str | Path, listen: Listener
+) -> Path | None:
+    """Write the report, where there is a place for it; scores are not lost over a page that cannot be written."""
+    where = reports.place(model, rows.name, given)
+    if where is None:
+        return None
+    beside = {name: splits.get(rows.name, {}) for name, splits in result.baselines.items()}
+    try:
+        return reports.write(
+            model,
+            rows,
+            features,
+            result.predictions,
+            result.scores,
+            where=where,
+            baselines=beside,
+            remarks=result.warnings,
+            listen=listen,
+        )
+    except RunError as error:
+        listen(Note(message=f"no report is written: {error}", level="warning"))
+        return None
 
 
 def _unlabelled(rows: Split, adapter: Adapter) -> DataError:
@@ -151,6 +199,9 @@ def _split(model: Saved, data: Data | None, name: str, *, task: Task | None, off
         data = None if stored == "python rows" and data is None else stored if data is None else data
         if own_data and model.run.record["held_out_rows"]:
             return _named(_with_held_out(model.run, sources.load(source, data=data, offline=offline)), wanted)
+        if own_data and wanted == "validation" and model.run.record.get("calibration_rows"):
+            whole = _named(sources.load(source, data=data, offline=offline, splits=_only(data, wanted)), wanted)
+            return _without_calibration(model.run, whole)
     return _named(sources.load(source, data=data, offline=offline, splits=_only(data, wanted)), wanted)
 
 
@@ -182,6 +233,31 @@ def _named(dataset: Dataset, wanted: str) -> Split:
             f"There are {', '.join(dataset.splits)}: --split names one."
         )
     return dataset.splits[wanted]
+
+
+def _calibration_notes(model: Saved, rows: Split) -> list[str]:
+    """Say that validation is the half of it that was not fitted on, or that this cannot be known."""
+    if rows.name != "validation" or getattr(model.adapter, "temperature", 1.0) == 1.0:
+        return []
+    if model.run is None:
+        return [f"{model.name} was calibrated on half of its validation split; on those rows a score is flattered"]
+    number = len(model.run.record.get("calibration_rows", ()))
+    return [f"validation without the {number} rows that the model was calibrated on"] if number else []
+
+
+def _without_calibration(run: Run, split: Split) -> Split:
+    """Leave out the rows that the run's temperature and threshold were fitted on.
+
+    Raises:
+        DataError: if the rows are not what they were.
+    """
+    left = without_rows(split, run.record["calibration_rows"])
+    if sources.fingerprint(Dataset(splits={"validation": left})) == run.record["held_out_hash"]:
+        return left
+    raise DataError(
+        f"{split.source} is not what it was when {run.folder} was calibrated on half of it, so the other half cannot "
+        "be found again. Restore it, or name the rows to score with --data FILE."
+    )
 
 
 def _with_held_out(run: Run, dataset: Dataset) -> Dataset:

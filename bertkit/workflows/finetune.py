@@ -35,6 +35,7 @@ def finetune(
     seed: int | None = None,
     limit: int = 0,
     resume: str | Path | None = None,
+    start_from: str | Path | None = None,
     settings: Settings | None = None,
     device: str = "auto",
     precision: config.Precision = "auto",
@@ -56,6 +57,8 @@ def finetune(
         seed: of the head's weights, dropout and data order; 42 where not given.
         limit: train on so many examples, after a seeded shuffle; 0 is all.
         resume: a run to go on with, from its newest whole checkpoint.
+        start_from: a finished run, whose trained body is taken for the encoder's; the head is new. The task's
+            ``init_from`` names one, too.
         settings: what ``--set`` gives: ``{"train.epochs": 2}``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
@@ -82,20 +85,23 @@ def finetune(
             settings=settings,
             out=out,
             task=task,
-            encoder=_folder_or_name(str(encoder)),
+            encoder=folder_or_name(str(encoder)),
             revision=revision,
             seed=seed,
             limit=limit,
-            **_asked(where),
+            start_from=None if start_from is None else str(Path(start_from).resolve()),
+            **asked(where),
         )
         if run.status == "finished" and data is None:
-            return _already(run, listen)
+            return already(run, listen)
         request = Request.of_run(run, data=data, offline=offline)
     else:
         if task is None and (data is None or isinstance(data, str | Path)):
             raise ConfigError("finetune needs a task: a name ('bertkit tasks' lists them), a task file or a data file.")
         found, rows = task_of(data if task is None else task, settings)
-        chosen = _encoder_name(str(encoder), found, listen)
+        given = folder_or_name(str(encoder))
+        start = start_of(start_from or found.init_from, Path(runs), given, found)
+        chosen = str(start.record["encoder"]) if start else _encoder_name(given, found, listen)
         request = Request(
             task=found,
             encoder=chosen,
@@ -105,18 +111,19 @@ def finetune(
             limit=limit,
             device=where,
             offline=offline,
+            start_from=str(start.folder.resolve()) if start else "",
         )
         run = _existing(Path(out)) if out else None
     if run is not None and run.status == "finished":
         _refuse_other(run, request, offline=offline)
-        return _already(run, listen)
+        return already(run, listen)
     return Training(request, listen, should_stop, began).run(run, Path(runs), Path(out) if out else None)
 
 
 def _encoder_name(given: str, task: Task, listen: Listener) -> str:
     """Return the encoder to start from, and say so where the user did not."""
     if given:
-        return _folder_or_name(given)
+        return given
     name = task.encoder or DEFAULT_ENCODER
     listen(
         Note(
@@ -126,13 +133,37 @@ def _encoder_name(given: str, task: Task, listen: Listener) -> str:
     return name
 
 
-def _folder_or_name(given: str) -> str:
+def start_of(name: str | Path, runs: Path, encoder: str, task: Task) -> Run | None:
+    """Return the run whose body training starts from, where one is named.
+
+    Raises:
+        ConfigError: if there is no such run, or it was trained from another encoder.
+        RunError: if it did not finish.
+    """
+    if not name:
+        return None
+    try:
+        run = find_run(name, runs)
+    except RunError as error:
+        raise ConfigError(
+            f"{task.name} starts from '{name}' (init_from), which is no run. In a suite it may be another of its "
+            f"tasks: 'bertkit finetune {name},{task.name}'."
+        ) from error
+    if encoder and encoder != run.record["encoder"]:
+        raise ConfigError(
+            f"{task.name} starts from {run.folder}, which was trained from the encoder {run.record['encoder']}, and "
+            f"--encoder is {encoder}. Drop one of the two."
+        )
+    return run
+
+
+def folder_or_name(given: str) -> str:
     """Return an encoder's folder as an absolute path, and any other name as it is."""
     folder = Path(given).expanduser()
     return str(folder.resolve()) if given and folder.is_dir() else given
 
 
-def _asked(where: DeviceConfig) -> dict[str, Any]:
+def asked(where: DeviceConfig) -> dict[str, Any]:
     """Return what was asked of the device beyond the defaults, which ask for nothing."""
     default = config.describe(DeviceConfig())
     return {name: value for name, value in config.describe(where).items() if value != default[name]}
@@ -151,9 +182,9 @@ def _refuse_with_resume(run: Run, **given: Any) -> None:
     if out is not None and Path(out).resolve() != run.folder.resolve():
         raise RunError(f"--resume {run.folder} goes on in its own folder. Drop --out, or start a new run.")
     for name, value in given.items():
-        if value not in (None, "", 0) and value != stored[name]:
+        if value not in (None, "", 0) and value != stored.get(name):
             raise RunError(
-                f"{run.folder} was trained with {name} {stored[name]}; --resume got {name} {value}. "
+                f"{run.folder} was trained with {name} {stored.get(name)}; --resume got {name} {value}. "
                 f"Drop it, or start a new run."
             )
 
@@ -175,7 +206,7 @@ def _refuse_other(run: Run, request: Request, *, offline: bool) -> None:
         raise RunError(f"{run.folder} is finished, and {plainly(difference)}. Name another --out, or start a new run.")
 
 
-def _already(run: Run, listen: Listener) -> Finetuned:
+def already(run: Run, listen: Listener = ignore) -> Finetuned:
     """Give back a finished run."""
     listen(Note(message=f"{run.folder} is finished already; nothing to do"))
     scores = run.scores()
@@ -186,6 +217,8 @@ def _already(run: Run, listen: Listener) -> Finetuned:
         encoder=record["encoder"],
         status="finished",
         scores=scores["splits"],
+        baselines=record.get("baselines", {}),
+        warnings=record.get("warnings", []),
         best_step=scores["best_step"],
         steps=scores["last_step"],
         seconds=record.get("seconds", 0.0),

@@ -49,9 +49,12 @@ class Prepared:
     held_out: tuple[int, ...] = ()
     """Rows of train that became validation."""
     tuning: Split | None = None
-    """Training rows held out for :meth:`Adapter.tune`, where the type tunes anything."""
+    """Rows held out for :meth:`Adapter.tune`, where the type tunes anything: of train, or half of validation."""
     tuning_rows: tuple[int, ...] = ()
     """Rows of train, validation's left out, that became ``tuning``."""
+    calibration_rows: tuple[int, ...] = ()
+    """Rows of validation that became ``tuning``, under ``eval.calibrate``; of train, where validation was cut off it.
+    Neither trained on nor scored."""
     scored: tuple[str, ...] = ()
     """Labelled splits other than train."""
 
@@ -135,6 +138,12 @@ def prepare(
     if not labelled.get("validation"):
         dataset, held_out = holdout.cut(_without(dataset, "validation"), adapter.stratum, adapter.documents)
     dataset, tuning, tuning_rows = _with_tuning(dataset, adapter)
+    calibration_rows: list[int] = []
+    if adapter.evaluation.calibrate:
+        dataset, tuning, calibration_rows = _with_calibration(dataset, adapter)
+    if calibration_rows and held_out:
+        of_train = [held_out[row] for row in calibration_rows]
+        held_out, calibration_rows = [row for row in held_out if row not in set(of_train)], of_train
     dataset = _usable(dataset, adapter)
     limited = holdout.limit(dataset.splits["train"], limit, seed)
     dataset = replace(dataset, splits=dataset.splits | {"train": limited})
@@ -153,6 +162,7 @@ def prepare(
         held_out=tuple(held_out),
         tuning=tuning,
         tuning_rows=tuple(tuning_rows),
+        calibration_rows=tuple(calibration_rows),
         scored=tuple(scored),
     )
 
@@ -192,6 +202,25 @@ def _with_tuning(dataset: Dataset, adapter: Adapter) -> tuple[Dataset, Split | N
     purpose = "what is tuned after training needs examples that were not trained on"
     cut, rows = holdout.cut(dataset, adapter.stratum, adapter.documents, name=TUNING, purpose=purpose)
     return _without(cut, TUNING), cut.splits[TUNING], rows
+
+
+def _with_calibration(dataset: Dataset, adapter: Adapter) -> tuple[Dataset, Split, list[int]]:
+    """Take half of validation away for the calibration; what is left is scored, and chooses the best checkpoint."""
+    whole = dataset.splits["validation"]
+    half, rows = holdout.halve(whole, adapter.stratum, name=TUNING, purpose="eval.calibrate fits on half of it")
+    left = without_rows(whole, rows)
+    note = (
+        f"eval.calibrate: {len(rows)} of {len(whole.examples)} validation rows are kept for the calibration, and the "
+        f"scores are of the other {len(left.examples)}"
+    )
+    splits = dataset.splits | {"validation": left}
+    return replace(dataset, splits=splits, notes=[*dataset.notes, note]), half, rows
+
+
+def without_rows(split: Split, rows: Collection[int]) -> Split:
+    """Return a split without some of its rows."""
+    gone = set(rows)
+    return holdout.take(split, [index for index in range(len(split.examples)) if index not in gone])
 
 
 def refuse_taken(dataset: Dataset, column: str) -> None:

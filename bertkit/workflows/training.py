@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertkit import card, config, device, dropout, embeddings, encoder, infer, loop, unpad
 from bertkit.adapters.base import Adapter, Feature, Prediction
+from bertkit.baselines.stored import Beside
 from bertkit.config import DeviceConfig
 from bertkit.data import Dataset, Split, sources
 from bertkit.data.batches import TrainingBatches
@@ -24,6 +25,7 @@ from bertkit.errors import BertkitError, ConfigError, RunError, one_line, togeth
 from bertkit.events import Checkpoint, Listener, Note, Phase, Scores, Start, Step, Stop, counter
 from bertkit.run import MODEL_FACTS, Run, now
 from bertkit.task import Task, from_table
+from bertkit.workflows import standing
 from bertkit.workflows.preparation import (
     Prepared,
     encode,
@@ -75,6 +77,10 @@ class Finetuned:
     """Real tokens, padding not counted, over the time of the optimizer steps."""
     already: bool = False
     """The run was finished before, and nothing was done."""
+    baselines: Beside = field(default_factory=dict)
+    """Name of a stored baseline -> split -> metric -> value, where ``bertkit baseline`` was run on the same rows."""
+    warnings: list[str] = field(default_factory=list)
+    """What is to be said of scores that are worth little: one answer only, or a baseline that is better."""
 
     @property
     def path(self) -> Path:
@@ -93,7 +99,8 @@ class Finetuned:
             "examples_per_second",
             "tokens_per_second",
         )
-        return {"run": str(self.run), **{key: getattr(self, key) for key in keys}}
+        some = {key: value for key in ("baselines", "warnings") if (value := getattr(self, key))}
+        return {"run": str(self.run), **{key: getattr(self, key) for key in keys}, **some}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +115,16 @@ class Request:
     limit: int
     device: DeviceConfig
     offline: bool = False
+    start_from: str = ""
+    """Folder of the run whose body, its head left out, training starts from in place of the encoder's own."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values; Python rows are named, not stored."""
         data = self.data
         if isinstance(data, str | Path):
             data = str(Path(data).expanduser().resolve())
-        return {
+        started = {"start_from": self.start_from} if self.start_from else {}
+        return started | {
             "task": self.task.name,
             "task_table": self.task.to_table(),
             "encoder": self.encoder,
@@ -144,6 +154,7 @@ class Request:
             limit=stored["limit"],
             device=DeviceConfig(**stored["device"]),
             offline=offline,
+            start_from=stored.get("start_from", ""),
         )
 
 
@@ -160,9 +171,11 @@ class Training:
         self.tokens = 0
         self.steps = 0
         self.advised = False
+        self.runs = Path("runs")
 
     def run(self, existing: Run | None, runs: Path, out: Path | None) -> Finetuned:
         """Do it all, in a new run folder or in the unfinished one that ``existing`` is."""
+        self.runs = runs
         prepared, source = self._prepare()
         record = self._record(prepared, source)
         start = self._start_of(existing, record) if existing else None
@@ -188,7 +201,7 @@ class Training:
         prepared: Prepared | None = None
         request = self.request
         try:
-            source = encoder.find(request.encoder, revision=request.revision, offline=request.offline)
+            source = self._source()
         except BertkitError as error:
             faults.append(error)
         # A Hub that was out of reach a moment ago is not waited for a second time.
@@ -209,6 +222,23 @@ class Training:
         assert source is not None
         assert prepared is not None
         return prepared, source
+
+    def check(self) -> None:
+        """Find data and encoder and check them, and train nothing.
+
+        Raises:
+            BertkitError: for whatever would make training wrong.
+        """
+        self._prepare()
+
+    def _source(self) -> Source:
+        """Find the encoder, or the trained body of another run in its place."""
+        request = self.request
+        if not request.start_from:
+            return encoder.find(request.encoder, revision=request.revision, offline=request.offline)
+        folder = Run.open(Path(request.start_from)).model_folder
+        encoder.check_folder(folder)
+        return Source(name=request.encoder, folder=folder, revision=encoder.weights_hash(folder))
 
     def _record(self, prepared: Prepared, source: Source) -> dict[str, Any]:
         """Return what ``run.json`` knows before training."""
@@ -231,14 +261,18 @@ class Training:
             "num_examples": {name: len(split.examples) for name, split in prepared.dataset.splits.items()},
             "held_out_rows": list(prepared.held_out),
             "tuning_rows": list(prepared.tuning_rows),
-            "held_out_hash": _hash_of(prepared.dataset, "validation") if prepared.held_out else "",
+            "calibration_rows": list(prepared.calibration_rows),
+            "held_out_hash": _hash_of(prepared.dataset, "validation")
+            if prepared.held_out or prepared.calibration_rows
+            else "",
             "versions": {"bertkit": metadata.version("bertkit"), "python": platform.python_version()}
             | {name: metadata.version(name) for name in PACKAGES},
         }
 
     def _start_of(self, run: Run, record: dict[str, Any]) -> dict[str, Any] | None:
         """Return the state to go on from; refuse where the run was made from anything else."""
-        same = ("request", "config", "encoder_revision", "data_hash", "held_out_rows", "tuning_rows")
+        rows = ("held_out_rows", "tuning_rows", "calibration_rows")
+        same = ("request", "config", "encoder_revision", "data_hash", *rows)
         # JSON has no tuples and no integer keys, so both sides are compared as JSON has them.
         difference = config.first_difference(
             {key: as_json(record[key]) for key in same}, {key: run.record.get(key) for key in same}
@@ -269,6 +303,7 @@ class Training:
             problem_type=adapter.problem_type,
             num_outputs=adapter.num_outputs,
             seed=request.seed,
+            new_head=bool(request.start_from),
         )
         _check_length(prepared, loaded)
         if prepared.train.gradient_checkpointing:
@@ -392,7 +427,7 @@ class Training:
         self.tell(event)
         if isinstance(event, Scores) and event.constant is not None and not self.advised:
             self.advised = True
-            self.tell(Note(message=_advice(event.constant), level="warning"))
+            self.tell(Note(message=standing.constant_warning(event.constant), level="warning"))
 
     def _predict(
         self, prepared: Prepared, loaded: Encoder, split: Split, features: list[Feature], accelerator: Accelerator
@@ -436,17 +471,23 @@ class Training:
         self._tune(prepared, loaded, accelerator)
         scores: dict[str, Any] = {}
         details: dict[str, Any] = {}
+        constant: dict[str, str] = {}
         for name in prepared.scored:
             split = prepared.dataset.splits[name]
             predictions = self._predict(prepared, loaded, split, features[name], accelerator)
             scores[name] = prepared.adapter.score(predictions, split.examples, resamples=prepared.eval.resamples)
             found = prepared.adapter.details(predictions, split.examples)
             details |= {name: found} if found else {}
+            if name == "validation" and prepared.calibration_rows:
+                self._tell_calibration(run, prepared, found, len(split.examples))
+            only = prepared.adapter.constant(predictions, split.examples)
+            constant |= {name: only} if only is not None else {}
             run.write_lines(f"predictions/{name}.jsonl", _with_predictions(split, predictions, prepared.predict.column))
         save_model(run, prepared.adapter, loaded, accelerator)
         self._compare_saved(run, prepared, loaded, accelerator, precision)
         behind = {"details": details} if details else {}
         run.write_json("scores.json", {"splits": scores, **behind, "best_step": best, "last_step": stop.step})
+        self._place(run, prepared.adapter, scores, constant)
         run.write_text("README.md", card.render(run.record, scores, best_step=best))
         run.update(
             status="finished",
@@ -457,6 +498,26 @@ class Training:
         )
         run.keep_checkpoints(prepared.train.keep_checkpoints)
         return self._result(run, prepared, "finished", stop, scores=scores)
+
+    def _tell_calibration(self, run: Run, prepared: Prepared, found: dict[str, Any], scored: int) -> None:
+        """Note for the card what was fitted, and tell what it changes on the half that it was not fitted on."""
+        fitted = {key: found[key] for key in ("temperature", "threshold") if key in found}
+        run.record["calibration"] = {"fitted_on": len(prepared.calibration_rows), "scored": scored, **fitted}
+        if found:
+            before, after = found["calibration_error_before"], found["calibration_error"]
+            self.tell(
+                Note(
+                    message=f"expected calibration error {before:.4f} before and {after:.4f} after, "
+                    f"on the {scored} rows of validation that are scored"
+                )
+            )
+
+    def _place(self, run: Run, adapter: Adapter, scores: dict[str, Any], constant: dict[str, str]) -> None:
+        """Note which baselines stand beside the scores, and say plainly where a score is worth little."""
+        beside = standing.of_run(self.runs, run, self.tell)
+        found = standing.warnings(adapter, scores, constant, beside)
+        run.record |= {"baselines": beside, "constant": constant, "warnings": found}
+        standing.say(found, self.tell)
 
     def _compare_saved(
         self, run: Run, prepared: Prepared, loaded: Encoder, accelerator: Accelerator, precision: str
@@ -504,6 +565,8 @@ class Training:
             encoder=self.request.encoder,
             status=status,
             scores=scores or {},
+            baselines=run.record.get("baselines", {}),
+            warnings=run.record.get("warnings", []),
             best_step=stop.best_step,
             steps=stop.step,
             seconds=time.perf_counter() - self.began,
@@ -566,14 +629,6 @@ def _gap(one: Any, other: Any) -> float:
     return 0.0 if one == other else math.inf
 
 
-def _advice(label: str) -> str:
-    return (
-        f"every prediction on validation is '{label}'. Usual causes: too few steps so far (train.epochs), a learning "
-        "rate that is too high (--set train.learning_rate=2e-5), too little warm-up (train.warmup_ratio), or rare "
-        "classes (train.class_weights=balanced)."
-    )
-
-
 def as_json(value: Any) -> Any:
     """Return a value as it comes back from a JSON file: without tuples and integer keys."""
     import json
@@ -583,6 +638,6 @@ def as_json(value: Any) -> Any:
 
 def plainly(difference: str) -> str:
     """Return a difference in the user's words."""
-    if difference.startswith(("data_hash", "held_out_rows", "tuning_rows")):
+    if difference.startswith(("data_hash", "held_out_rows", "tuning_rows", "calibration_rows")):
         return "the data is not what it was then"
     return difference.removeprefix("request.").removeprefix("task_table.")

@@ -54,7 +54,7 @@ def test_every_resample_scores_as_its_rows_do(kind, num_labels):
     cells = np.unique(np.column_stack([predictions, references]), axis=0)
     half = cells.shape[1] // 2
     parts = [cells[:, :half], cells[:, half:]] if kind == "multi" else [cells[:, 0], cells[:, 1]]
-    weights = next(interval._weights(counts, 30, 0))
+    weights = next(interval.weights_of(counts, 30, 0))
     assert (weights == 0).any()
     for weight, found in zip(weights, score(weights), strict=True):
         expanded = [np.repeat(part, weight.astype(int), axis=0) for part in parts]
@@ -65,7 +65,7 @@ def test_every_resample_scores_as_its_rows_do(kind, num_labels):
 @pytest.mark.parametrize("num_rows", [30, 5000])  # resampled by row, by cell
 def test_a_resample_has_as_many_rows_as_there_are(num_rows):
     counts = np.array([num_rows - 10, 6, 4])
-    weights = np.concatenate(list(interval._weights(counts, 500, 1)))
+    weights = np.concatenate(list(interval.weights_of(counts, 500, 1)))
     assert weights.shape == (500, 3)
     assert (weights.sum(axis=1) == num_rows).all()
     # Mean and variance of a multinomial, within 5 standard errors.

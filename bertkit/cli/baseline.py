@@ -1,0 +1,50 @@
+"""``bertkit baseline``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bertkit.cli import console, options
+
+
+def command(
+    task: Annotated[str, typer.Argument(metavar="TASK|FILE", help="A task's name or file, or a data file.")],
+    data: options.Data = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option("--vectors", metavar="FILE", help="Word vectors as text: word2vec, GloVe, fastText; also .gz."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Of the cross-validation and of --limit.")
+    ] = 42,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Train on N examples; 0 is all.")] = 0,
+    set_: options.Set = None,
+    json: options.Json = False,
+    offline: options.Offline = False,
+    runs: options.Runs = options.RUNS,
+) -> None:
+    """Score simple models on a task's rows, to stand beside every score of the same rows."""
+    from bertkit.workflows.baseline import baseline
+
+    shown = console.Console()
+    try:
+        found = baseline(
+            task,
+            data=data,
+            vectors=vectors,
+            seed=seed,
+            limit=limit,
+            settings=options.settings(set_),
+            offline=offline,
+            runs=runs,
+            listen=shown.show,
+        )
+    finally:
+        shown.close()
+    if json:
+        console.emit_json(found.to_json())
+        return
+    for name, splits in found.baselines.items():
+        console.score_table(f"{name}: {found.summaries[name]}", splits)
+    console.say(f"{found.file}: {found.seconds:.0f} s")

@@ -1,0 +1,143 @@
+"""The leaderboard's archive: names, header, label words, order, and refusal of anything that is not whole."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bertkit
+from bertkit.errors import ConfigError, DataError, RunError
+from bertkit.workflows import submission, suite
+from tests.workflows.suites import train_suite, write_glue
+
+NAMES = [
+    *("CoLA.tsv", "SST-2.tsv", "MRPC.tsv", "STS-B.tsv", "QQP.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "QNLI.tsv"),
+    *("RTE.tsv", "WNLI.tsv", "AX.tsv"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_glue(tmp_path_factory.mktemp("glue"))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_encoder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    return train_suite("glue", data=data, encoder=tiny_encoder, runs=runs).suite
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the public test splits have as many rows as the invented ones."""
+    facts = copy.deepcopy(suite.facts())
+    for part in facts["submission"].values():
+        part["rows"] = 5 if part["task"] == "glue/ax" else 4
+    monkeypatch.setattr(suite, "facts", lambda: facts)
+
+
+def test_public_test_splits_have_their_known_sizes() -> None:
+    assert [part.name for part in submission.parts()] == NAMES
+    assert sum(part.rows for part in submission.parts()) == 425_344 - 1
+
+
+@pytest.mark.usefixtures("small")
+def test_archive_is_what_the_leaderboard_takes(whole: Path, data: Path, tmp_path: Path) -> None:
+    made = submission.write_submission(whole, tmp_path / "out.zip", precision="float32", threads=1)
+    assert list(made.files) == NAMES
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert archive.namelist() == NAMES
+        tables = {name: archive.read(name).decode().splitlines() for name in NAMES}
+    for name, lines in tables.items():
+        assert lines[0] == "index\tprediction"
+        assert [line.split("\t")[0] for line in lines[1:]] == [str(n) for n in range(made.files[name])]
+    words = {name: {line.split("\t")[1] for line in lines[1:]} for name, lines in tables.items()}
+    for name in ("CoLA.tsv", "SST-2.tsv", "MRPC.tsv", "QQP.tsv", "WNLI.tsv"):
+        assert words[name] <= {"0", "1"}
+    for name in ("QNLI.tsv", "RTE.tsv"):
+        assert words[name] <= {"entailment", "not_entailment"}
+    for name in ("MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"):
+        assert words[name] <= {"entailment", "neutral", "contradiction"}
+    assert made.runs["AX.tsv"] == made.runs["MNLI-m.tsv"] == str(whole / "mnli")
+    rows = bertkit.predict(
+        [line.split("\t")[1] for line in (data / "SST-2/test.tsv").read_text().splitlines()[1:]],
+        run=whole / "sst2",
+        precision="float32",
+    )
+    wanted = [{"negative": "0", "positive": "1"}[row["label"]] for row in rows]
+    assert [line.split("\t")[1] for line in tables["SST-2.tsv"][1:]] == wanted
+
+
+@pytest.mark.usefixtures("small")
+def test_same_models_write_the_same_archive(whole: Path, tmp_path: Path) -> None:
+    for name in ("one.zip", "two.zip"):
+        submission.write_submission(whole, tmp_path / name, precision="float32", threads=1)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+
+
+@pytest.mark.parametrize(("value", "wanted"), [(-0.4, "0.000"), (5.3, "5.000"), (2.71828, "2.718")])
+def test_similarity_is_cut_to_its_scale(value: float, wanted: str) -> None:
+    assert submission._word({"value": value}, {}) == wanted
+
+
+def test_split_that_is_not_the_public_one_is_refused(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"11 of the 11 test splits .* nothing was predicted\. CoLA\.tsv: CoLA/test\.tsv has 4 rows, and the public "
+        r"test split 1063; ",
+    ):
+        submission.write_submission(whole, tmp_path / "out.zip")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("small")
+def test_missing_test_split_is_named(whole: Path, tmp_path: Path) -> None:
+    data = write_glue(tmp_path / "data", without=("diagnostic",))
+    (data / "RTE/test.tsv").unlink()
+    with pytest.raises(DataError, match=r"2 of the 11 .*RTE\.tsv: There is no test split of glue/rte .*; AX\.tsv: "):
+        submission.write_submission(whole, tmp_path / "out.zip", data=data)
+
+
+def test_missing_task_is_named(whole: Path, tmp_path: Path) -> None:
+    part = shutil.copytree(whole, tmp_path / "part", symlinks=True)
+    text = (part / "suite.json").read_text()
+    record: dict[str, Any] = suite.run_folders.read_suite(part)
+    del record["kept"]["glue/mnli"]
+    (part / "suite.json").write_text(suite.json.dumps(record))
+    assert text != (part / "suite.json").read_text()
+    with pytest.raises(
+        RunError,
+        match=r"has no finished run for 3 of the 11 files .*MNLI-m\.tsv \(glue/mnli\), MNLI-mm\.tsv .* AX\.tsv",
+    ):
+        submission.write_submission(part, tmp_path / "out.zip")
+
+
+def test_wrong_place_is_refused(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--submission is .*out\.txt, and the leaderboard takes an archive"):
+        submission.write_submission(whole, tmp_path / "out.txt")
+    with pytest.raises(RunError, match=r"out\.zip cannot be written: there is no folder .*nowhere"):
+        submission.write_submission(whole, tmp_path / "nowhere" / "out.zip")
+    with pytest.raises(RunError, match=r"There is no suite '.*nothing'.*'bertkit finetune glue' makes one"):
+        submission.write_submission(tmp_path / "nothing", tmp_path / "out.zip")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["id\tlabel", "0\t1"], "CoLA.tsv does not begin with the header"),
+        (["index\tprediction"], "CoLA.tsv has 0 rows, and must have 1"),
+        (["index\tprediction", "1\t1"], r"CoLA.tsv:2 is '1\t1'"),
+        (["index\tprediction", "0\tacceptable"], r"CoLA.tsv:2 is '0\tacceptable'"),
+    ],
+)
+def test_file_is_checked_after_it_was_written(lines: list[str], message: str) -> None:
+    from dataclasses import replace
+
+    part = replace(submission.parts()[0], rows=1)
+    assert message.replace("\t", "\\t") in list(submission._problems(part, lines))
+    assert list(submission._problems(part, ["index\tprediction", "0\t1"])) == []
