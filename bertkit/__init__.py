@@ -17,13 +17,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "finetune": "bertkit.workflows.finetune",
-    "finetune_suite": "bertkit.workflows.suite",
+    "finetune_suite": "bertkit.workflows.suite.train",
     "evaluate": "bertkit.workflows.eval",
-    "evaluate_suite": "bertkit.workflows.suite",
+    "evaluate_suite": "bertkit.workflows.suite.evaluate",
     "predict": "bertkit.workflows.predict",
     "check": "bertkit.workflows.check",
     "baseline": "bertkit.workflows.baseline",
     "compare": "bertkit.workflows.compare",
+    "sweep": "bertkit.workflows.sweep",
     "load": "bertkit.workflows.predict",
     "find_task": "bertkit.catalog",
     "Task": "bertkit.task",
@@ -55,8 +56,9 @@ if TYPE_CHECKING:
     from bertkit.workflows.finetune import finetune as finetune
     from bertkit.workflows.predict import load as load
     from bertkit.workflows.predict import predict as predict
-    from bertkit.workflows.suite import evaluate_suite as evaluate_suite
-    from bertkit.workflows.suite import finetune_suite as finetune_suite
+    from bertkit.workflows.suite.evaluate import evaluate_suite as evaluate_suite
+    from bertkit.workflows.suite.train import finetune_suite as finetune_suite
+    from bertkit.workflows.sweep import sweep as sweep
 
 
 def __getattr__(name: str) -> Any:

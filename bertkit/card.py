@@ -25,7 +25,8 @@ def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *
         f"# {_text(record['task'])}: {name}",
         _text(task.get("summary", "")),
         f"Fine-tuned with bertkit {record['versions']['bertkit']} from `{name}`"
-        f"{_revision(record['encoder_revision'])} on `{_text(record['task'])}`{_revision(record['dataset_revision'])}.",
+        f"{_revision(record['encoder_revision'])} on `{_text(record['task'])}`{_revision(record['dataset_revision'])}."
+        f"{_started(record)}",
         f"## Scores\n\n{_score_table(scores, record)}{_warnings(record)}\n\n95 % bootstrap intervals in brackets. "
         f"The weights are those of step {best_step}, the best by `{task['metrics'][0]}` on validation, "
         "so the validation score is a little flattered by the choice.",
@@ -34,6 +35,12 @@ def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *
         f"## Limits\n\n{_limits(record)}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _started(record: Mapping[str, Any]) -> str:
+    """Return which task the body was trained on before, where there was one."""
+    before = record.get("started_from", "")
+    return f" Its body had been trained on `{_text(before)}` before; the head is new." if before else ""
 
 
 def _metadata(record: Mapping[str, Any]) -> str:

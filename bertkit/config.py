@@ -17,6 +17,7 @@ OnLong = Literal["truncate", "head-tail", "window", "error"]
 ClassWeights = Literal["none", "balanced"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 Backend = Literal["torch", "openvino"]
+Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from bertkit.adapters.base import Batch, Loss
 
+
+class DivergedError(RunError):
+    """The loss or the gradient is no number any more; another recipe may do."""
+
+
 Objective = Callable[["torch.nn.Module", "Batch"], "Loss"]
 """What is minimised: from the model and a batch on its device to a summed loss."""
 
@@ -86,7 +91,7 @@ def training(
         start: the state of a :class:`~bertkit.events.Checkpoint` to go on from.
 
     Raises:
-        RunError: if the loss or the gradient is not finite.
+        DivergedError: if the loss or the gradient is not finite.
     """
     total = num_steps(batches, config)
     optimizer = optim.adamw(model, config)
@@ -205,7 +210,7 @@ class _Engine:
         if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
             return
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
-        raise RunError(
+        raise DivergedError(
             f"Step {step}: the {what} at learning rate {learning_rate:.3g}. Nothing was saved from this step. "
             "Try a lower train.learning_rate, a longer train.warmup_ratio or --precision float32."
         )

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -426,7 +427,8 @@ def _numbered(runs: Path, name: str) -> Path:
 
 
 def _fresh(out: Path) -> Path:
-    if out.is_dir() and any(out.iterdir()):
+    # What a process that was killed in its first moments left behind is nothing.
+    if out.is_dir() and not all(re.fullmatch(r"\.(run|suite)\.json\.\d+", path.name) for path in out.iterdir()):
         raise RunError(f"{out} is not empty and is no run. Name another folder with --out.")
     out.mkdir(parents=True, exist_ok=True)
     return out
@@ -458,6 +460,16 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def command_line() -> list[str]:
+    """Return what was typed, without the password of a database's address (``--storage``): run folders are shared."""
+    return list(map(hide_password, sys.argv))
+
+
+def hide_password(text: str) -> str:
+    """Return a text with ``***`` in place of the password of each address in it (``://user:password@host``)."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]+@", r"\1:***@", text)
 
 
 def now() -> str:

@@ -4,9 +4,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from bertkit.config import SECTIONS
+from bertkit.config import SECTIONS, Tracker
 from bertkit.errors import TaskError, did_you_mean, joined
 
 DEFAULT_ENCODER = "google-bert/bert-base-uncased"
@@ -62,6 +62,9 @@ class Task:
     init_from: str = ""
     """In a suite, another of its tasks, from whose trained body (its head left out) this one starts: ``glue/mnli``.
     Else a finished run."""
+    track: tuple[str, ...] = ()
+    """Where a run's events go beside ``events.jsonl``: ``tensorboard``, ``trackio``, ``wandb``, ``mlflow``; one, or
+    several as a list or with commas. Each is an extra."""
     columns: dict[str, Any] = field(default_factory=dict)
     """role -> column of the data."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -96,6 +99,7 @@ TASK_KEYS = frozenset(
         "metrics",
         "encoder",
         "init_from",
+        "track",
         "extends",
         "data",
         "columns",
@@ -165,6 +169,7 @@ def from_table(table: Mapping[str, Any], *, name: str, where: str, file: Path | 
         metrics=tuple(table.get("metrics", ())),
         encoder=table.get("encoder", ""),
         init_from=table.get("init_from", ""),
+        track=tuple(_trackers(table)),
         columns=dict(table.get("columns", {})),
         settings={key: dict(table[key]) for key in SECTIONS if key in table},
         options=dict(table.get("options", {})),
@@ -189,6 +194,7 @@ def _table_problems(table: Mapping[str, Any]) -> list[str]:
             problems.append(f"'{key}' is {value!r}, and must be a list of texts")
         elif len(set(value)) < len(value):
             problems.append(f"'{key}' names {next(v for v in value if value.count(v) > 1)!r} twice")
+    problems += _tracker_problems(table)
     problems += [
         f"[{key}] must be a table"
         for key in ("columns", "options", *SECTIONS)
@@ -197,6 +203,24 @@ def _table_problems(table: Mapping[str, Any]) -> list[str]:
     if table.get("kind", "") not in ("", *KINDS):
         problems.append(f"'kind' is {table['kind']!r}, and must be one of {', '.join(map(repr, KINDS))}")
     return problems
+
+
+def _trackers(table: Mapping[str, Any]) -> list[Any]:
+    """Return the trackers' names; ``--set track=a,b`` gives them as one text."""
+    given = table.get("track", [])
+    if isinstance(given, str):
+        return [name.strip() for name in given.split(",") if name.strip()]
+    return given if isinstance(given, list) else [given]
+
+
+def _tracker_problems(table: Mapping[str, Any]) -> list[str]:
+    known, names = get_args(Tracker), _trackers(table)
+    problems = [
+        f"'track' names {name!r}, and there is {', '.join(known)}.{did_you_mean(str(name), known)}"
+        for name in names
+        if name not in known
+    ]
+    return problems or [f"'track' names {name!r} twice" for name in dict.fromkeys(names) if names.count(name) > 1]
 
 
 def _data_problems(data: Any) -> list[str]:

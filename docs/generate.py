@@ -347,6 +347,24 @@ def _tokenisation_results(found: dict[str, Any]) -> str:
     return f"{found['rows']:,} rows of {found['characters'] / found['rows']:.0f} characters.\n\n{table(head, rows)}"
 
 
+def _near_duplicates(found: dict[str, Any]) -> str:
+    rows = [
+        (
+            run["name"],
+            f"{run['rows']:,}",
+            f"{run['characters'] / run['rows']:.0f}",
+            f"{run['seconds']:.1f} s",
+            f"{run['peak_mb']:,} MB",
+            f"{run['exact']:,}",
+            f"{run['near']:,}",
+            f"{run['missed']} of {run['changed_copies']}" if "missed" in run else "",
+        )
+        for run in found["runs"]
+    ]
+    head = ("texts", "rows", "characters a row", "time", "peak memory", "exact", "near", "changed copies missed")
+    return table(head, rows)
+
+
 def _memory_of_training(found: dict[str, Any]) -> str:
     grown = [
         (name, f"{one['resident_mb_at_200']:,.0f} MB", f"{one['resident_mb_at_the_end']:,.0f} MB", one["steps"])
@@ -458,6 +476,7 @@ RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
     "precision_sst2": _precision_results,
     "memory": _memory_of_training,
     "prediction": _prediction_results,
+    "near_duplicates": _near_duplicates,
     "predict_memory": _memory_results,
     "startup": _startup_results,
     "tokenisation": _tokenisation_results,

@@ -169,6 +169,16 @@ def test_results_that_were_not_measured_leave_no_trace_on_the_page_of_speed(
     assert lines[-1].startswith("`python -m benchmarks.training sst2`, 2026-01-01, 2 cores of x")
 
 
+def test_near_duplicates_stand_a_line_each(generate: Any) -> None:
+    run = {"name": "made, short", "rows": 70000, "characters": 3500000, "seconds": 8.44, "peak_mb": 1231}
+    run |= {"exact": 700, "near": 656}
+    lines = generate.RENDERED["near_duplicates"](
+        {"runs": [run | {"changed_copies": 650, "missed": 1}, run]}
+    ).splitlines()
+    assert lines[2] == "| made, short | 70,000 | 50 | 8.4 s | 1,231 MB | 700 | 656 | 1 of 650 |"
+    assert lines[3].endswith("| 656 |  |")
+
+
 # Pages -----------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ ORDER = (
         "infer",
         "loop",
         "run",
+        "trackers",
         "baselines",
         "card",
         "report",

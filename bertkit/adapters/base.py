@@ -328,6 +328,16 @@ class Adapter:
         """Return label -> number of examples, for ``check``; empty where the type has no label table."""
         return {}
 
+    def readings(self, example: Example) -> dict[str, str]:
+        """Return the texts of a checked example that the model reads, by role."""
+        roles = [role.rstrip("?") for role in self.columns if not role.endswith("!")]
+        values = {role: self.value(example, role) for role in roles if role in self.task.columns}
+        return {role: value if isinstance(value, str) else "" for role, value in values.items()}
+
+    def truth(self, example: Example) -> Hashable:
+        """Return what a checked example is labelled with, equal where labels are; None without a label."""
+        return None
+
     def stratum(self, example: Example) -> Hashable:
         """Return the group by which a validation split is cut off in equal shares (the label)."""
         return None

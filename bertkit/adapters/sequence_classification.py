@@ -171,6 +171,15 @@ class SequenceClassification(Adapter):
                 counts.update(self.labels[self.label_id(item)] for item in items)
         return {} if self.kind == "regression" else {label: counts[label] for label in self.labels}
 
+    def truth(self, example: Example) -> Hashable:
+        """Return the label's name, the names of several sorted, or the number."""
+        value = self.cell(example)
+        if value is None or self.kind == "regression":
+            return None if value is None else float(_number(value))
+        if self.kind == "multi":
+            return tuple(sorted({self.labels[self.label_id(item)] for item in _items(value)}))
+        return self.labels[self.label_id(value)]
+
     def stratum(self, example: Example) -> Hashable:
         """Return the label; numbers are not stratified, sets of labels are by the whole set."""
         value = self.value(example, "label")
@@ -454,11 +463,14 @@ class SequenceClassification(Adapter):
         return found | {"form": form, "probabilities": np.array(probabilities)}
 
     def constant(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> str | None:
-        """Return the one label that all of at least two single-label predictions give, against the references."""
-        if self.kind != "single" or len(predictions) < 2:
+        """Return the one label, or set of labels, that all of at least two predictions give, against the references."""
+        if self.kind == "regression" or len(predictions) < 2:
             return None
-        given = {prediction["label"] for prediction in predictions}
-        wanted = {self.label_id(self.value(example, "label")) for example in examples}
+        if self.kind == "multi":
+            given = {", ".join(prediction["labels"]) or "no label" for prediction in predictions}
+        else:
+            given = {prediction["label"] for prediction in predictions}
+        wanted = {str(self.target(self.cell(example))) for example in examples}
         return given.pop() if len(given) == 1 and len(wanted) > 1 else None
 
 

@@ -266,6 +266,12 @@ class SpanQA(Adapter):
             said.append("the contexts are mostly Chinese: --set options.rules=cmrc2018 scores characters, not words")
         return said
 
+    def truth(self, example: Example) -> Hashable:
+        """Return the accepted answers; an empty set where there is none."""
+        if not self.labelled([example]):
+            return None
+        return frozenset(answer.text.casefold().strip() for answer in self.answers(example))
+
     def stratum(self, example: Example) -> Hashable:
         """Return whether there is an answer."""
         return bool(self.answers(example))

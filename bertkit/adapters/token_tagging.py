@@ -314,6 +314,16 @@ class TokenTagging(Adapter):
                 counts.update([kind for kind, _, _ in tagging.chunks(tags)] if self.scheme else tags)
         return {name: counts[name] for name in (sorted(self.kinds) if self.scheme else self.labels)}
 
+    def readings(self, example: Example) -> dict[str, str]:
+        """Return the words with single spaces between them, or the raw text."""
+        if self._of_words(example):
+            return {"tokens": " ".join(self.value(example, "tokens"))}
+        return {"text": self.value(example, "text")}
+
+    def truth(self, example: Example) -> Hashable:
+        """Return the tags."""
+        return None if self._gold_cell(example) is None else tuple(self.gold(example))
+
     def stratum(self, example: Example) -> Hashable:
         """Return whether the sentence holds an entity; None where the tags are not BIO-like."""
         if not self.scheme or self._gold_cell(example) is None:

@@ -65,4 +65,5 @@ def find(kind: type[Adapter]) -> Fit:
             return fit
     name = kind.__module__.rpartition(".")[2].replace("_", "-")
     known = sorted(path.stem.replace("_", "-") for path in Path(__file__).parent.glob("*_*.py") if path.stem[0] != "_")
-    raise TaskError(f"There is no baseline for {name}: only {' and '.join(known)} have simple models to stand beside.")
+    shown = f"{', '.join(known[:-1])} and {known[-1]}"
+    raise TaskError(f"There is no baseline for {name}: only {shown} have simple models to stand beside.")

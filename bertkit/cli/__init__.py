@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bertkit import __version__
-from bertkit.cli import baseline, check, doctor, finetune, predict, runs, tasks
+from bertkit.cli import baseline, check, doctor, finetune, predict, runs, sweep, tasks
 from bertkit.cli import eval as evaluate
 from bertkit.errors import BertkitError
 
@@ -23,6 +23,7 @@ app.command("eval")(evaluate.command)
 app.command("predict")(predict.command)
 app.command("check")(check.command)
 app.command("baseline")(baseline.command)
+app.command("sweep")(sweep.command)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(runs.app, name="runs")
 app.command("doctor")(doctor.command)

@@ -45,6 +45,10 @@ def command(
     if json:
         console.emit_json(found.to_json())
         return
-    for name, splits in found.baselines.items():
-        console.score_table(f"{name}: {found.summaries[name]}", splits)
-    console.say(f"{found.file}: {found.seconds:.0f} s")
+    console.table(
+        f"{found.task}, {found.num_examples['train']:,} training examples",
+        ("baseline", "what it is"),
+        found.summaries.items(),
+    )
+    console.baseline_table(found.baselines)
+    console.say(f"{found.file}: {found.seconds:.0f} s; shown beside every score of a run on the same rows")

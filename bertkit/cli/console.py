@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from bertkit.workflows.seeds import Spread
-    from bertkit.workflows.suite import Summary
+    from bertkit.workflows.suite.table import Summary
 
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
@@ -118,6 +118,20 @@ def score_table(
     table(title, ("split", "metric", "score", "95 % interval", *beside), rows)
 
 
+def baseline_table(baselines: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Write the scores of baselines with their intervals, those of one metric below each other."""
+    rows = {}
+    for place, (baseline, splits) in enumerate(baselines.items()):
+        for split, scores in splits.items():
+            for name, value, interval in with_intervals(scores):
+                between = f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""
+                rows[split, name, place] = (split, name, baseline, f"{value:.4f}", between)
+    order = list(dict.fromkeys((split, name) for split, name, _ in rows))
+    places = range(len(baselines))
+    shown = [rows[split, name, place] for split, name in order for place in places if (split, name, place) in rows]
+    table("", ("split", "metric", "baseline", "score", "95 % interval"), shown)
+
+
 def suite_table(found: Summary) -> None:
     """Write the table of a suite: a line for each score, the average below, and what is to be known of them."""
     several = len(found.seeds) > 1
@@ -136,7 +150,7 @@ def suite_table(found: Summary) -> None:
     table(title, ("task", "metric", *middle, *extra, "training"), rows)
     if several and found.lines:
         _seed_table(found)
-    for task, state in found.unfinished.items():
+    for task, state in {**found.unfinished, **found.left_out}.items():
         emit(f"{task} is not in the table: {state}.")
     for name, source in found.published.items():
         emit(f"Published for {name}: {source}.")

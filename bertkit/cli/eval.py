@@ -32,15 +32,15 @@ def command(
 
     Of a suite, show the table of what its runs have stored; with other data or settings, evaluate each anew.
     """
-    from bertkit.workflows import suite
     from bertkit.workflows.eval import evaluate
+    from bertkit.workflows.suite import folder
 
     given: dict[str, Any] = {"data": data, "split": split, "runs": runs, "settings": options.settings(set_)}
     given |= {"device": device, "precision": precision, "threads": threads, "offline": offline}
-    if suite.at(run, runs) is not None:
-        if task or labels or report:
-            raise typer.BadParameter(f"{run} is a suite: --task, --labels and --report go with one run.")
-        _suite(str(run), given, json=json)
+    if folder.at(run, runs) is not None:
+        if task or labels:
+            raise typer.BadParameter(f"{run} is a suite: --task and --labels go with one run.")
+        _suite(str(run), given | {"report": report}, json=json)
         return
 
     shown = console.Console()
@@ -67,7 +67,7 @@ def command(
 
 def _suite(where: str, given: dict[str, Any], *, json: bool) -> None:
     """Show the table of a suite."""
-    from bertkit.workflows.suite import evaluate_suite
+    from bertkit.workflows.suite.evaluate import evaluate_suite
 
     shown = console.Console()
     try:
@@ -78,3 +78,5 @@ def _suite(where: str, given: dict[str, Any], *, json: bool) -> None:
         console.emit_json(found.to_json())
     else:
         console.suite_table(found)
+        if found.report is not None:
+            console.say(f"report: {found.report}")

@@ -48,9 +48,9 @@ def command(
     given: dict[str, Any] = {"encoder": encoder, "revision": revision, "data": data, "out": out, "runs": runs}
     given |= {"seed": seed, "limit": limit, "resume": resume, "settings": options.settings(set_)}
     given |= {"device": device, "precision": precision, "threads": threads, "offline": offline}
-    from bertkit.workflows import suite
+    from bertkit.workflows.suite import folder
 
-    if suite.is_asked(task, seeds=seeds, resume=resume, runs=runs):
+    if folder.is_asked(task, seeds=seeds, resume=resume, runs=runs):
         _several(task, given | {"seeds": seeds}, json=json)
     elif seeds is not None:
         raise typer.BadParameter(f"--resume {resume} is one run, so --seeds does not go with it.")
@@ -88,7 +88,7 @@ def _show(result: Finetuned, runs: Path) -> None:
 
 def _several(task: str | None, given: dict[str, Any], *, json: bool) -> None:
     """Train the runs of a suite, and show the table of all."""
-    from bertkit.workflows.suite import finetune_suite
+    from bertkit.workflows.suite.train import finetune_suite
 
     shown = console.Console()
     with interrupt.handled() as stopping:

@@ -10,10 +10,13 @@ import typer
 from bertkit.cli import console, options
 
 if TYPE_CHECKING:
+    from bertkit.metrics.significance import Means
     from bertkit.workflows.compare import Compared
 
 SHOWN = 5
 """Changed examples of each direction that are shown."""
+
+SEED_COLUMNS = ("metric", "seeds of A", "mean A", "seeds of B", "mean B", "B - A", "95 % interval", "p", "significant")
 
 app = typer.Typer(no_args_is_help=True, help="List, show and compare runs.", rich_markup_mode=None)
 
@@ -62,12 +65,12 @@ def show(
 
 @app.command("compare")
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A run, by folder or name.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A run, by folder or name; or a suite of seeds.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another run.")],
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="The split to compare on.")] = "validation",
-    changes: Annotated[
+    out: Annotated[
         Path | None,
-        typer.Option("--changes", metavar="FILE", help="Write every example that changed here, as JSON Lines."),
+        typer.Option("--out", metavar="FILE", help="Write every example that changed here, as JSON Lines."),
     ] = None,
     runs: options.Runs = options.RUNS,
     json: options.Json = False,
@@ -75,18 +78,19 @@ def compare(
     """Compare two runs on the same examples: differences, whether they are significant, and what changed."""
     from bertkit.workflows.compare import compare as workflow
 
-    found = workflow(a, b, split=split, runs=runs, changes=changes)
+    found = workflow(a, b, split=split, runs=runs, out=out)
     for note in found.notes:
         console.say(f"note: {note}")
     if json:
         console.emit_json(found.to_json())
     else:
         _show(found)
-    if changes is not None:
-        console.say(f"{len(found.changes)} changed examples are in {changes}")
+    if out is not None:
+        console.say(f"{len(found.changes)} changed examples are in {out}")
 
 
 def _show(found: Compared) -> None:
+    from bertkit.metrics.significance import shown as p_value
     from bertkit.workflows.compare import described
 
     title = f"A = {found.a}, B = {found.b}, {found.num_examples} examples of {found.split}"
@@ -97,7 +101,7 @@ def _show(found: Compared) -> None:
             f"{one.b:.4f}",
             f"{one.difference:+.4f}",
             f"{one.interval[0]:+.4f} .. {one.interval[1]:+.4f}",
-            f"{one.p:.4f}",
+            p_value(one.p),
             one.test,
             "yes" if one.significant else "no",
         )
@@ -106,7 +110,22 @@ def _show(found: Compared) -> None:
     console.table(title, ("metric", "A", "B", "B - A", "95 % interval", "p", "test", "significant"), rows)
     if found.counts:
         console.table("", ("examples", "number"), [(k.replace("_", " "), n) for k, n in found.counts.items()])
+    if found.seeds:
+        console.table("over the seeds", SEED_COLUMNS, map(_seed_row, found.seeds.items()))
     for verdict in found.verdicts:
         console.emit(verdict)
     if first := found.first(SHOWN):
-        console.table("", ("row", "change", *found.columns, "A", "B"), [described(c, found.columns) for c in first])
+        title = f"{len(first)} of {len(found.changes)} examples that changed"
+        console.table(title, ("row", "change", *found.columns, "A", "B"), [described(c, found.columns) for c in first])
+
+
+def _seed_row(pair: tuple[str, Means]) -> tuple[str, ...]:
+    from statistics import fmean
+
+    from bertkit.metrics.significance import shown as p_value
+
+    name, found = pair
+    numbers = [cell for side in (found.a, found.b) for cell in (str(len(side)), f"{fmean(side):.4f}")]
+    between = f"{found.interval[0]:+.4f} .. {found.interval[1]:+.4f}" if found.interval else ""
+    p = "" if found.p is None else p_value(found.p)
+    return name, *numbers, f"{found.difference:+.4f}", between, p, "yes" if found.significant else "no"

@@ -119,6 +119,12 @@ def read_folder(task: Task, folder: Path, *, splits: Collection[str] | None = No
     }
 
 
+def has_train(task: Task, folder: Path) -> bool:
+    """Say whether a folder in the classic download layout holds the train split of a GLUE task."""
+    layout = LAYOUTS.get(task.data.name)
+    return layout is None or _find(task, folder, layout.files.get("train", "train.tsv")) is not None
+
+
 def _layout(task: Task) -> Layout:
     name = task.data.name
     if name not in LAYOUTS:

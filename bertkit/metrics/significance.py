@@ -9,6 +9,7 @@
   swaps?
 - The paired bootstrap interval of the difference (Efron and Tibshirani 1993, ch. 13): both models are scored on the
   same resamples.
+- Welch's t-test (Welch 1947, doi:10.1093/biomet/34.1-2.28), for two recipes, each trained with several seeds.
 
 Examples that both models answer alike, and that count alike, are one *cell* (see :mod:`bertkit.metrics.interval`).
 """
@@ -25,6 +26,11 @@ LEVEL = 0.05
 """A p-value from which a difference is called not significant."""
 ROUNDING = 1e-12
 """Differences that are nearer to each other than this are the same."""
+
+
+def shown(p: float) -> str:
+    """Return a p-value as it is read: ``0.0123``, ``< 0.0001``."""
+    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +110,44 @@ def mcnemar(only_a: int, only_b: int) -> McNemar:
     # At equal counts both tails hold what was seen, which the exact p-value, at most 1, counts once.
     seen = float(binom.pmf(only_a, total, 0.5)) * (0.5 if only_a == only_b else 1.0)
     return McNemar(p=exact, mid_p=exact - seen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """One score of two recipes, each trained with several seeds."""
+
+    a: tuple[float, ...]
+    b: tuple[float, ...]
+    """A score for each seed."""
+    difference: float
+    """The mean of ``b`` less that of ``a``."""
+    interval: tuple[float, float] | None
+    """95 % interval of the difference."""
+    p: float | None
+    """Two-sided. Like the interval, None where the seeds of neither differ: then nothing says what chance does."""
+
+    @property
+    def significant(self) -> bool:
+        """Say whether p is below 0.05."""
+        return self.p is not None and self.p < LEVEL
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> Means:
+    """Return Welch's t-test of the means of two lists of scores, at least two each.
+
+    Args:
+        a: a score for each seed of the one.
+        b: of the other; not paired with ``a``, as two recipes share nothing by sharing a seed.
+    """
+    from scipy.stats import ttest_ind
+
+    difference = float(np.mean(b) - np.mean(a))
+    interval, p = None, None
+    if max(np.ptp(a), np.ptp(b)) > ROUNDING:
+        found = ttest_ind(b, a, equal_var=False)
+        low, high = found.confidence_interval(0.95)
+        interval, p = (float(low), float(high)), float(found.pvalue)
+    return Means(a=tuple(a), b=tuple(b), difference=difference, interval=interval, p=p)
 
 
 def differences(

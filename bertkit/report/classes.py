@@ -72,14 +72,7 @@ def sections(found: Mapping[str, Any]) -> Iterator[Section]:
             ``probabilities`` ``(n, K)`` and ``texts`` (a tuple of texts a row).
     """
     labels, gold, predicted = found["labels"], np.asarray(found["gold"]), np.asarray(found["predicted"])
-    counts = confusion(gold, predicted, len(labels))
-    yield _matrix(counts, labels)
-    yield Section(
-        title="Classes",
-        text="Precision: the share of what was given the label that has it. Recall: the share of what has it that was "
-        "given it. Empty where there is nothing to divide by.",
-        tables=[class_table(by_class(counts, labels), "class")],
-    )
+    yield _matrix(confusion(gold, predicted, len(labels)), labels)
     if found.get("probabilities") is None:
         return
     probabilities = np.asarray(found["probabilities"])
@@ -96,19 +89,28 @@ def _case(row: int, found: Mapping[str, Any], confidence: Array) -> Case:
 
 
 def _matrix(counts: Array, labels: Sequence[str]) -> Section:
-    chosen, text = np.arange(len(labels)), "Each row is a true class, shaded by the share that got each label."
+    """Return the confusion matrix, and beside it each class and the pairs that are most often confused."""
+    chosen = np.arange(len(labels))
+    text = (
+        "Each row of the matrix is a true class, shaded by the share that got each label. Precision: the share of what "
+        "was given a label that has it. Recall: the share of what has a label that was given it. Empty where there is "
+        "nothing to divide by."
+    )
     if len(labels) > DRAWN:
         wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
         chosen = np.sort(np.argsort(-wrong, kind="stable")[:DRAWN])
         text += f" Drawn are the {DRAWN} of {len(labels)} classes with the most errors."
     drawn = counts[np.ix_(chosen, chosen)]
     pairs = most_confused(counts, labels)
-    table = Table(columns=["true", "predicted as", "rows", "share of true"], rows=pairs, caption="Most often confused")
+    tables = [class_table(by_class(counts, labels), "class")]
+    if pairs and len(labels) > 2:
+        columns = ["true", "predicted as", "rows", "share of true"]
+        tables.append(Table(columns=columns, rows=pairs, caption="Most often confused"))
     return Section(
-        title="Confusion matrix",
+        title="Confusion matrix and classes",
         text=text,
         plots=[Plot(svg=plots.matrix(drawn, [labels[k] for k in chosen.tolist()], name="confusion matrix"))],
-        tables=[table] if pairs and len(labels) > 2 else [],
+        tables=tables,
     )
 
 
@@ -124,11 +126,10 @@ def calibration(
     confidence, correct = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     error, found = expected_error(confidence, correct), bins(confidence, correct)
     sure, right = float(confidence.mean()), float(correct.mean())
-    tendency = "surer than it is right" if sure > right else "less sure than it is right"
     text = (
-        f"Expected calibration error (ECE) {error:.4f}: the mean gap between confidence and the share that is right, "
-        f"over {len(found)} bins. Mean {labels[0]} {sure:.4f}, {labels[1]} {right:.4f}: the model is {tendency}. "
-        "Points below the diagonal are too sure."
+        f"Expected calibration error (ECE) {error:.4f}: the mean gap between {labels[0]} and {labels[1]}, over "
+        f"{len(found)} bins. Mean {labels[0]} {sure:.4f}, {labels[1]} {right:.4f}: on the whole the {labels[0]} is too "
+        f"{'high' if sure > right else 'low'}. Points below the diagonal are too sure."
     )
     columns = ["confidence", what, f"mean {labels[0]}", labels[1]]
     rows = [[f"{b.low:.2f}–{b.high:.2f}", b.number, b.confidence, b.accuracy] for b in found if b.number]
@@ -148,10 +149,10 @@ def errors(
 ) -> Section:
     """Return the section of the worst errors, of ``number`` in all."""
     if not number:
-        return Section(title="Errors", text="There are none.")
+        return Section(title=title, text="There are none.", last=True)
     shown = f"{len(cases)} of {number:,} {what}" if len(cases) < number else f"All {number:,} {what}"
     text = f"{shown}, the worst first. Look here for wrong labels in the data, and for what the model has not learned."
-    return Section(title=title, text=text, cases=cases)
+    return Section(title=title, text=text, cases=cases, last=True)
 
 
 def _ratio(numerator: int, denominator: int) -> float | None:

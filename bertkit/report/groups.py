@@ -21,6 +21,8 @@ BINS = 5
 """Groups of about equal size into which lengths are cut."""
 MOST_DRAWN = 10
 """Groups that are drawn; the table has all."""
+LEAST = 5
+"""Rows from which a group has an interval."""
 WHOLE, CUT, WINDOWS = "whole", "cut", "in windows"
 """What the length limit did to an example."""
 
@@ -76,7 +78,7 @@ def sections(
     """
     by_length = scored(quantile_groups(lengths), score)
     if len(by_length) > 1:
-        text = "Groups of about equal size by length. The bars are 95 % intervals: where they overlap, nothing is said."
+        text = "Groups of about equal size, with 95 % intervals. A difference that is small beside them may be chance."
         yield _section("Scores by length", text, unit, by_length, metric, whole)
     by_kept = scored(named_groups(kept, (WHOLE, CUT, WINDOWS)), score)
     if len(by_kept) > 1:
@@ -89,10 +91,16 @@ def scored(groups: Sequence[Group], score: Scorer) -> list[tuple[Group, Mapping[
     found = []
     for group in groups:
         try:
-            found.append((group, score(group.rows.tolist())))
+            found.append((group, _believed(group, score(group.rows.tolist()))))
         except DataError:
             found.append((group, {}))
     return found
+
+
+def _believed(group: Group, scores: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return scores, without intervals where so few rows allow none."""
+    few = len(group.rows) < LEAST
+    return {name: value for name, value in scores.items() if not (few and name.endswith("_interval"))}
 
 
 def _section(
@@ -107,10 +115,11 @@ def _section(
 
 
 def table(found: Sequence[tuple[Group, Mapping[str, Any]]], unit: str) -> Table:
-    """Return one row for each group: rows and scores."""
+    """Return one row for each group: rows and scores; shares have three decimals, percentages one."""
     names = list(dict.fromkeys(name for _, scores in found for name, _, _ in with_intervals(scores)))
     rows = [[group.name, len(group.rows), *(scores.get(name) for name in names)] for group, scores in found]
-    return Table(columns=[unit, "rows", *names], rows=rows)
+    percent = any(abs(value) > 1 for _, scores in found for _, value, _ in with_intervals(scores))
+    return Table(columns=[unit, "rows", *names], rows=rows, digits=1 if percent else 3)
 
 
 def drawn(found: Sequence[tuple[Group, Mapping[str, Any]]], metric: str, unit: str, whole: float | None) -> list[Plot]:
@@ -119,7 +128,7 @@ def drawn(found: Sequence[tuple[Group, Mapping[str, Any]]], metric: str, unit: s
     if len(there) < 2:
         return []
     names = [name for name, _ in there]
-    bounds = [tuple(scores[f"{metric}_interval"]) if f"{metric}_interval" in scores else None for _, scores in there]
+    bounds = [tuple(given) if (given := scores.get(f"{metric}_interval")) else None for _, scores in there]
     values = [float(scores[metric]) for _, scores in there]
     title = f"{metric} by {unit}"
     return [Plot(svg=plots.intervals(names, values, bounds, name=title, labels=(unit, metric), whole=whole))]

@@ -22,11 +22,6 @@ def sections(found: Mapping[str, Any]) -> Iterator[Section]:
     gold, predicted = np.asarray(found["gold"], dtype=np.float64), np.asarray(found["predicted"], dtype=np.float64)
     residual = predicted - gold
     drawn = f" {plots.MOST_POINTS:,} rows are drawn by lot." if len(gold) > plots.MOST_POINTS else ""
-    yield Section(
-        title="Predicted and true",
-        text=f"Points on the dashed line are right.{drawn}",
-        plots=[Plot(svg=plots.scatter(gold, predicted, name="predicted over true", labels=("true", "predicted")))],
-    )
     about = {
         "mean error": residual.mean(),
         "mean absolute error": np.abs(residual).mean(),
@@ -34,10 +29,13 @@ def sections(found: Mapping[str, Any]) -> Iterator[Section]:
         "median absolute error": np.median(np.abs(residual)),
     }
     yield Section(
-        title="Residuals",
-        text="Predicted less true. A mean far from 0 is a bias; a table that tilts from + to − means that the model "
-        "keeps to the middle.",
-        plots=[Plot(svg=plots.histogram(residual, name="residuals", labels=("predicted − true", "rows"), zero=True))],
+        title="Predicted and true, and residuals",
+        text=f"Points on the dashed line are right.{drawn} A residual is predicted less true: a mean far from 0 is a "
+        "bias, and a table that tilts from + to − means that the model keeps to the middle.",
+        plots=[
+            Plot(svg=plots.scatter(gold, predicted, name="predicted over true", labels=("true", "predicted"))),
+            Plot(svg=plots.histogram(residual, name="residuals", labels=("predicted − true", "rows"), zero=True)),
+        ],
         tables=[
             Table(columns=["residuals", "value"], rows=[[name, float(value)] for name, value in about.items()]),
             Table(columns=["true value", "rows", "mean error", "mean absolute error"], rows=by_value(gold, residual)),

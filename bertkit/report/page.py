@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any
 
+from bertkit.errors import ConfigError, did_you_mean
 from bertkit.metrics.names import with_intervals
 from bertkit.report import curve, groups
-from bertkit.report.parts import Section, Table, plain
+from bertkit.report.parts import Link, Section, Table, plain
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+FORMS = ("classes", "labels", "numbers", "tags", "spans")
+"""Modules that show what ``Adapter.outcomes`` gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,39 +52,65 @@ def page(about: Evaluation) -> str:
     """Return the page as HTML that loads nothing.
 
     Raises:
+        ConfigError: if the outcomes are of a form that no page shows.
         ImportError: if matplotlib or jinja2 is not installed.
     """
+    return rendered(about.title, about.facts, about.remarks, sections(about))
+
+
+def rendered(title: str, facts: Mapping[str, str], remarks: Sequence[str], sections: Iterable[Section]) -> str:
+    """Return a page of sections, of which the first has the scores."""
     from jinja2 import Environment, StrictUndefined
 
     template = resources.files("bertkit.report").joinpath("template.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"cell": cell, "plain": plain}
-    environment.tests["figure"] = is_number
-    return environment.from_string(template).render(
-        about=about, scores=score_table(about.scores, about.baselines), sections=list(sections(about))
-    )
+    environment.tests |= {"figure": is_number, "link": lambda value: isinstance(value, Link)}
+    made = environment.from_string(template)
+    return made.render(title=title, facts=facts, remarks=remarks, sections=list(sections))
 
 
 def sections(about: Evaluation) -> Iterator[Section]:
-    """Yield what stands below the scores, in order."""
+    """Yield the scores and what stands below them, in order."""
+    yield score_section(about.scores, about.baselines)
     yield from curve.sections(about.events)
-    form = about.outcomes.get("form")
-    own = import_module(f"bertkit.report.{form}").sections(about.outcomes) if form else iter(())
-    made: list[Section] = list(own)
-    # The errors are the longest, and so the last.
-    yield from (section for section in made if not section.cases)
+    made: list[Section] = list(own_sections(about.outcomes))
+    yield from (section for section in made if not section.last)
     whole = about.scores.get(about.metric)
     yield from groups.sections(about.lengths, about.unit, about.kept, about.score, metric=about.metric, whole=whole)
-    yield from (section for section in made if section.cases)
+    yield from (section for section in made if section.last)
 
 
-def score_table(scores: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> Table:
+def own_sections(outcomes: Mapping[str, Any]) -> Iterator[Section]:
+    """Yield what is shown of the form that a task type gave; nothing where it gave none.
+
+    Raises:
+        ConfigError: if there is no such form.
+    """
+    form = outcomes.get("form")
+    if form is None:
+        return
+    if form not in FORMS:
+        raise ConfigError(
+            f"The report has no form '{form}', but {', '.join(map(repr, FORMS))}.{did_you_mean(form, FORMS)}"
+        )
+    yield from import_module(f"bertkit.report.{form}").sections(outcomes)
+
+
+def score_section(scores: Mapping[str, Any], baselines: Mapping[str, Mapping[str, Any]]) -> Section:
     """Return every score with its interval, and the baselines' beside."""
+    found = list(with_intervals(scores))
+    some = any(interval for _, _, interval in found)
     rows = []
-    for name, value, interval in with_intervals(scores):
-        between = f"{interval[0]:.4f} – {interval[1]:.4f}" if interval else None
-        rows.append([name, float(value), between, *(found.get(name) for found in baselines.values())])
-    return Table(columns=["metric", "score", "95 % interval", *baselines], rows=rows, digits=4)
+    for name, value, interval in found:
+        between = [f"{interval[0]:.4f} – {interval[1]:.4f}" if interval else ""] if some else []
+        rows.append([name, float(value), *between, *(each.get(name) for each in baselines.values())])
+    said = ["95 % bootstrap intervals over the rows."] if some else []
+    said += ["Beside the scores, what simpler models reach on the same rows."] if baselines else []
+    said += [] if baselines else ["'bertkit baseline' would put beside them what simple models reach."]
+    columns = ["metric", "score", *(["95 % interval"] if some else []), *baselines]
+    table = Table(columns=columns, rows=rows, digits=4, lead=1, folds=False)
+    return Section(title="Scores", text=" ".join(said), tables=[table])
 
 
 def cell(value: Any, digits: int) -> str:

@@ -15,9 +15,20 @@ FOLDED = 12
 """Rows from which a table is folded away."""
 ROWS = 200
 """Rows of a table that are shown."""
+NARROW = 6
+"""Columns of a table that fit beside a plot."""
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """Characters that no page shows, or that change what the reader sees of those around them: control characters, bidi
 controls (Unicode Technical Report 36, 3.4), and surrogates, which UTF-8 cannot hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A cell that leads to another page."""
+
+    text: str
+    href: str
+    """Relative and quoted: :func:`urllib.parse.quote`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +39,10 @@ class Table:
     rows: Sequence[Sequence[Any]]
     caption: str = ""
     digits: int = 3
+    lead: int = -1
+    """Column whose numbers are what the reader came for."""
+    folds: bool = True
+    """Whether it is folded away where it is long."""
 
     @property
     def shown(self) -> Sequence[Sequence[Any]]:
@@ -37,7 +52,7 @@ class Table:
     @property
     def folded(self) -> bool:
         """Say whether the table is so long that it is folded away."""
-        return len(self.rows) > FOLDED
+        return self.folds and len(self.rows) > FOLDED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +85,16 @@ class Section:
     plots: Sequence[Plot] = field(default_factory=tuple)
     tables: Sequence[Table] = field(default_factory=tuple)
     cases: Sequence[Case] = field(default_factory=tuple)
+    notes: Sequence[str] = field(default_factory=tuple)
+    """Sentences below."""
+    last: bool = False
+    """Whether it is so long that it stands at the end of the page."""
+
+    @property
+    def beside(self) -> bool:
+        """Say whether the tables stand beside the plot: where that is one, and they are small."""
+        small = all(len(table.columns) <= NARROW and not table.folded for table in self.tables)
+        return len(self.plots) == 1 and bool(self.tables) and small
 
 
 def cut(text: str, longest: int = LONGEST) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bertkit.metrics.classification import Array
 from bertkit.report.classes import calibration, errors
-from bertkit.report.groups import Group, drawn, named_groups, quantile_groups, table
+from bertkit.report.groups import LEAST, Group, drawn, named_groups, quantile_groups, table
 from bertkit.report.parts import ERRORS, Case, Section, Table, cut, share
 
 QUESTION_WORDS = (*("how many", "how much", "who", "whom", "whose", "what", "which", "when", "where", "why", "how"),)
@@ -83,17 +83,16 @@ def _answerable(found: Mapping[str, Any], raw: Array, has: Array) -> Iterator[Se
 
 def _means(raw: Array, group: Group) -> dict[str, Any]:
     exact, f1 = 100 * raw[group.rows].mean(axis=0)
+    means = {"exact_match": float(exact), "f1": float(f1)}
+    if len(group.rows) < LEAST:
+        return means
     spread = 196 * raw[group.rows, 1].std() / np.sqrt(len(group.rows))
-    return {
-        "exact_match": float(exact),
-        "f1": float(f1),
-        "f1_interval": [max(0.0, float(f1 - spread)), min(100.0, float(f1 + spread))],
-    }
+    return means | {"f1_interval": [max(0.0, float(f1 - spread)), min(100.0, float(f1 + spread))]}
 
 
 def _grouped(title: str, text: str, unit: str, groups: Sequence[Group], raw: Array) -> Section:
     found = [(group, _means(raw, group)) for group in groups]
-    text += " The bars are 95 % intervals of F1 (normal approximation)."
+    text += f" The bars are 95 % intervals of F1 (normal approximation), from {LEAST} questions on."
     return Section(
         title=title,
         text=text,

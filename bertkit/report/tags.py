@@ -88,7 +88,7 @@ def _kinds(counts: Mapping[str, Counter[str]]) -> Section:
 
 
 def _errors(found: Mapping[str, Any], pairs: Sequence[tuple[list[Chunk], list[Chunk]]]) -> Section:
-    """Return the sentences whose entities are wrong, by how sure the surest wrong one was; last those that lack some."""
+    """Return the sentences with wrong entities, by how sure the surest wrong one was; then those that lack some."""
     wrong = []
     for row, ((given, true), scores) in enumerate(zip(pairs, found["scores"], strict=True)):
         if given != true:

@@ -3,45 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bertkit import adapters, encoder
 from bertkit.adapters.base import Adapter, ExampleError
-from bertkit.data import Dataset, Split, sources
+from bertkit.data import Split, sources
 from bertkit.data import check as data_check
+from bertkit.data.duplicates import Conflict, Overlap
 from bertkit.data.sources import Data
 from bertkit.encoder import Source
 from bertkit.errors import BertkitError, DataError
 from bertkit.events import Listener, Note, Phase, ignore
 from bertkit.task import DEFAULT_ENCODER, Task
-from bertkit.workflows.preparation import Settings, configs, refuse_taken, task_of, unusable, unusable_note
+from bertkit.workflows.findings import Content, SplitReport, content
+from bertkit.workflows.preparation import Settings, configs, refuse_taken, task_of
+from bertkit.workflows.tokens import Measured, measure
 
 SAMPLE = 20_000
 """Rows of a split whose lengths are measured, at most; taken evenly over it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitReport:
-    """What was found in one split."""
-
-    name: str
-    source: str
-    num_examples: int
-    labelled: bool
-    balance: dict[str, int] = field(default_factory=dict)
-    """label -> rows."""
-    lengths: dict[str, float] = field(default_factory=dict)
-    """Quantiles (``median``, ``p99``, ``longest``) of the length in tokens; empty where no tokenizer was at hand."""
-    truncation: dict[str, Any] = field(default_factory=dict)
-    """What ``max_length`` cuts; empty where no tokenizer was at hand."""
-    lost: list[str] = field(default_factory=list)
-    """What the length limit costs, in sentences."""
-    problems: list[str] = field(default_factory=list)
+MOST = 100
+"""Rows of a kind that a report names; counts are of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +37,19 @@ class Checked:
     encoder: str
     max_length: int
     splits: list[SplitReport]
+    duplicates: list[Overlap] = field(default_factory=list)
+    """Rows that are there twice, split by split; only those splits that have any."""
+    conflicts: list[Conflict] = field(default_factory=list)
+    """The same text with different labels, the first of them."""
+    num_conflicts: int = 0
     problems: list[str]
     """What would make training wrong; ``bertkit check`` exits 1 where there is any."""
+    warnings: list[str] = field(default_factory=list)
+    """What may make scores mean less than they seem to, or training learn something else than it should."""
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
-        from dataclasses import asdict
-
         return {
             "task": self.task.name,
             "encoder": self.encoder,
@@ -69,7 +58,11 @@ class Checked:
             "labels": list(self.task.labels),
             "max_length": self.max_length,
             "splits": [asdict(split) for split in self.splits],
+            "duplicates": [asdict(overlap) for overlap in self.duplicates],
+            "conflicts": [asdict(conflict) for conflict in self.conflicts],
+            "num_conflicts": self.num_conflicts,
             "problems": self.problems,
+            "warnings": self.warnings,
             "notes": self.notes,
         }
 
@@ -83,7 +76,7 @@ def check(
     offline: bool = False,
     listen: Listener = ignore,
 ) -> Checked:
-    """Look at a task's data: columns, labels and their balance, lengths, and what ``max_length`` would cut.
+    """Look at a task's data: columns and labels, lengths and unknown words, duplicates, and what gives labels away.
 
     Args:
         task: a task's name, a task file, a data file, or rows.
@@ -109,24 +102,28 @@ def check(
     listen(Phase(name="checking rows"))
     splits = [_report(split, adapter, tokenizer, name == "train") for name, split in dataset.splits.items()]
     problems = [problem for report in splits for problem in report.problems]
+    listen(Phase(name="looking for duplicates"))
+    said = Content() if problems else content(dataset, adapter, splits, chosen)
     if positions is not None and train_config.max_length > positions:
         problems.append(f"train.max_length is {train_config.max_length}, and {chosen} has positions for {positions}")
-    if not problems:
-        problems += _unseen(dataset, adapter)
-        notes += _remarks(dataset, adapter)
     try:
         refuse_taken(dataset, configs(found)[2].column)
     except DataError as error:
         problems.append(str(error))
-    for note in (*notes, *dataset.notes):
+    notes += [*said.notes, *dataset.notes]
+    for note in notes:
         listen(Note(message=note))
     return Checked(
         task=resolved,
         encoder=chosen,
         max_length=train_config.max_length,
         splits=splits,
-        problems=problems,
-        notes=[*notes, *dataset.notes],
+        duplicates=said.duplicates,
+        conflicts=said.conflicts[:MOST],
+        num_conflicts=len(said.conflicts),
+        problems=[*problems, *said.problems],
+        warnings=said.warnings,
+        notes=notes,
     )
 
 
@@ -149,55 +146,33 @@ def _report(split: Split, adapter: Adapter, tokenizer: Any, is_train: bool) -> S
         )
     labelled = adapter.labelled(split.examples)
     problems = data_check.problems(split, lambda row: adapter.check(row, labelled=labelled or is_train))
-    lengths: dict[str, float] = {}
-    cut: dict[str, Any] = {}
     step = -(-len(split.examples) // SAMPLE)
+    measured: Measured | None = None
     if tokenizer is not None and not problems:
         try:
-            lengths, cut = _lengths(adapter, split.examples[::step], tokenizer)
+            measured = measure(adapter, split.examples[::step], tokenizer)
         except ExampleError as error:
             problems.append(f"{split.place(error.example * step)} {error.detail}")
-    return SplitReport(
+    empty = [] if problems else [i for i, row in enumerate(split.examples) if _has_empty(adapter.readings(row))]
+    report = SplitReport(
         name=split.name,
         source=split.source,
         num_examples=len(split.examples),
         labelled=labelled,
         balance=adapter.balance(split.examples) if labelled and not problems else {},
-        lengths=lengths,
-        truncation=cut,
-        lost=[_of_sample(said, step) for said in adapter.truncation_notes(cut)] if cut else [],
+        empty=[split.place(index) for index in empty[:MOST]],
+        num_empty=len(empty),
         problems=problems,
     )
+    return report if measured is None else _with_tokens(report, measured, step, adapter)
 
 
-def _of_sample(said: str, step: int) -> str:
-    """Return a sentence whose counts are those of every ``step``-th row, saying so."""
-    return said if step == 1 else f"{said} (counted in one row of {step})"
+def _with_tokens(report: SplitReport, measured: Measured, step: int, adapter: Adapter) -> SplitReport:
+    """Return a report with what was counted in every ``step``-th row."""
+    some = "" if step == 1 else f" (counted in one row of {step})"
+    lost = [f"{said}{some}" for said in adapter.truncation_notes(measured.truncation)]
+    return replace(report, lost=lost, measured=-(-report.num_examples // step), **vars(measured))
 
 
-def _lengths(adapter: Adapter, examples: Sequence[dict[str, Any]], tokenizer: Any) -> tuple[dict[str, float], Any]:
-    """Return quantiles of the uncut lengths in tokens, and what the limit cuts."""
-    features = adapter.encode(examples, tokenizer)
-    whole: dict[int, int] = {}
-    for feature in features:
-        whole[feature.example] = max(whole.get(feature.example, 0), len(feature) + feature.num_cut)
-    values = np.array(list(whole.values()))
-    quantiles = {"median": np.median(values), "p99": np.quantile(values, 0.99), "longest": values.max()}
-    return {name: float(value) for name, value in quantiles.items()}, adapter.truncation(features, examples)
-
-
-def _remarks(dataset: Dataset, adapter: Adapter) -> list[str]:
-    """Return what the type has to say of each split, and which training examples it could not use."""
-    said = [f"{name}: {each}" for name, split in dataset.splits.items() for each in adapter.remarks(split.examples)]
-    train = dataset.splits.get("train")
-    found = unusable(train, adapter) if train else {}
-    return [*said, unusable_note(train, found)] if train and found else said
-
-
-def _unseen(dataset: Dataset, adapter: Adapter) -> list[str]:
-    if "train" not in dataset.splits:
-        return []
-    return [
-        f"'{name}' has labels that train never shows: {', '.join(f'{k} ({v} rows)' for k, v in missing.items())}"
-        for name, missing in data_check.unseen_labels(dataset, adapter.balance).items()
-    ]
+def _has_empty(texts: Mapping[str, str]) -> bool:
+    return any(not text.strip() for text in texts.values())

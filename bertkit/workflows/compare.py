@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ from bertkit.adapters.base import Adapter, Example, Prediction, shown
 from bertkit.config import TrainConfig
 from bertkit.errors import DataError, RunError, did_you_mean
 from bertkit.metrics import significance
-from bertkit.metrics.significance import Difference, McNemar
+from bertkit.metrics.significance import Difference, McNemar, Means
 from bertkit.run import Run
 from bertkit.task import from_table
 
 if TYPE_CHECKING:
     import numpy as np
 
+_KEPT = "each suite's kept model is compared, the best of its seeds on validation; the seeds themselves stand below"
 NAMES = {(1.0, 0.0): "right -> wrong", (0.0, 1.0): "wrong -> right"}
 """Grades with A and with B -> what the change is called."""
 
@@ -40,7 +41,7 @@ class Change:
     """How much better B is; below 0 where it is worse."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``--json`` and ``--changes`` write."""
+        """Return what ``--json`` and ``--out`` write."""
         return {key: getattr(self, key) for key in ("row", "change", "example", "a", "b")}
 
 
@@ -66,20 +67,23 @@ class Compared:
     """The columns of the examples that tell what a change is about."""
     notes: list[str]
     """What a reader of the numbers should know."""
+    seeds: dict[str, Means]
+    """metric -> the scores of every seed, where both are suites of one task and several seeds."""
 
     @property
     def verdicts(self) -> list[str]:
-        """Return a sentence for each metric."""
-        return [self._verdict(name, found) for name, found in self.metrics.items()]
+        """Return a sentence for each metric, of the two models and then of the two recipes."""
+        of_models = [self._verdict(name, found) for name, found in self.metrics.items()]
+        return of_models + [_of_means(name, found) for name, found in self.seeds.items()]
 
     def _verdict(self, name: str, found: Difference) -> str:
-        about = f"{found.difference:+.4f}, p = {found.p:.4f}, on {self.num_examples} examples"
+        about = f"{found.difference:+.4f}, {_of(found.p)}, on {self.num_examples} examples"
         if not found.significant:
             return f"{name}: the difference is not significant ({about})"
         return f"{name}: {'B' if found.difference > 0 else 'A'} is better ({about})"
 
-    def to_json(self, *, most: int = 10) -> dict[str, Any]:
-        """Return what ``--json`` prints: the numbers, and at most ``most`` changes of each direction."""
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` prints: the numbers, and every change."""
         whole = {key: getattr(self, key) for key in ("a", "b", "task", "split", "num_examples")}
         whole["metrics"] = {
             name: asdict(found) | {"interval": list(found.interval), "significant": found.significant}
@@ -87,8 +91,10 @@ class Compared:
         }
         whole["counts"] = self.counts
         whole["mcnemar"] = None if self.mcnemar is None else asdict(self.mcnemar)
-        whole |= {"num_changes": len(self.changes), "changes": [c.to_json() for c in self.first(most)]}
-        return whole | {"notes": self.notes}
+        whole["seeds"] = {
+            name: asdict(found) | {"significant": found.significant} for name, found in self.seeds.items()
+        }
+        return whole | {"changes": [change.to_json() for change in self.changes], "notes": self.notes}
 
     def first(self, most: int) -> list[Change]:
         """Return at most ``most`` changes of each direction."""
@@ -113,7 +119,7 @@ def compare(
     *,
     split: str = "validation",
     runs: str | Path = "runs",
-    changes: str | Path | None = None,
+    out: str | Path | None = None,
     resamples: int = 10_000,
 ) -> Compared:
     """Compare two runs on the same examples, by the predictions that they keep.
@@ -123,7 +129,7 @@ def compare(
         b: another one, whose differences from ``a`` are counted.
         split: of both. Where training did not score it, ``bertkit eval`` did.
         runs: where runs are looked for.
-        changes: a file that every example that changed is written to, as JSON Lines.
+        out: a file that every example that changed is written to, as JSON Lines.
         resamples: of the bootstrap, and random swaps of the permutation test; both have a fixed seed.
 
     Raises:
@@ -131,7 +137,31 @@ def compare(
         DataError: if the two were not scored on the same examples, or learned other labels.
     """
     one, other = (_side(run.find(where, Path(runs)), split) for where in (a, b))
+    one, other, notes = _aligned(one, other)
     _require_same(one, other, split)
+    series = [_members(where, Path(runs)) for where in (a, b)]
+    several = min(map(len, series)) > 1
+    if several and notes:
+        notes.append("the scores of their seeds are of other rows each, and are not compared")
+    seeds = _means(series[0], series[1], split) if several and not notes else {}
+    result = _compared(
+        one,
+        other,
+        split=split,
+        resamples=resamples,
+        notes=[*notes, *([_KEPT] if seeds else _notes(one, other))],
+        seeds=seeds,
+    )
+    if out is not None:
+        lines = (run.json_line(change.to_json()) for change in result.changes)
+        run.write_text(Path(out), "".join(f"{line}\n" for line in lines))
+    return result
+
+
+def _compared(
+    one: _Side, other: _Side, *, split: str, resamples: int, notes: list[str], seeds: dict[str, Means]
+) -> Compared:
+    """Compare two sides that hold the same examples."""
     # Both are graded by the first one's task: the same metrics, the same columns.
     adapter, examples = one.adapter, one.examples
     predictions = [*one.predictions, *other.predictions]
@@ -141,7 +171,7 @@ def compare(
     found = significance.differences(tally, right=None if numbers else grades == 1, resamples=resamples)
     before, after = grades[: len(examples)], grades[len(examples) :]
     counts = {} if numbers else _counts(before == 1, after == 1)
-    result = Compared(
+    return Compared(
         a=str(one.run.folder),
         b=str(other.run.folder),
         task=one.run.record["task"],
@@ -152,12 +182,48 @@ def compare(
         mcnemar=significance.mcnemar(counts["only_a"], counts["only_b"]) if counts else None,
         changes=_changes(one, other, before, after),
         columns=_columns(adapter, examples[0]),
-        notes=_notes(one, other),
+        notes=notes,
+        seeds=seeds,
     )
-    if changes is not None:
-        lines = (run.json_line(change.to_json()) for change in result.changes)
-        run.write_text(Path(changes), "".join(f"{line}\n" for line in lines))
-    return result
+
+
+def _members(where: str | Path, runs: Path) -> list[Run]:
+    """Return the finished runs of a suite, or of the task of one, that a name stands for; of a run, none."""
+    for folder in (Path(where).expanduser(), runs / str(where)):
+        if (folder / "run.json").is_file():
+            return []
+        if (suite := run.suite_of(folder)) is not None:
+            places = [Path(member["run"]) for member in run.read_suite(suite)["runs"]]
+            own = [place for place in places if suite == folder or place.parts[0] == folder.name]
+            opened = [Run.open(suite / place) for place in own if (suite / place / "run.json").is_file()]
+            return [each for each in opened if each.status == "finished"]
+    return []
+
+
+def _means(one: Sequence[Run], other: Sequence[Run], split: str) -> dict[str, Means]:
+    """Return how the scores of two lists of runs differ, metric by metric; none where a run was not scored on it."""
+    tables = [[each.scores()["splits"].get(split, {}) for each in side] for side in (one, other)]
+    return {
+        name: significance.welch(*([scores[name] for scores in side] for side in tables))
+        for name in one[0].record["resolved_task"]["metrics"]
+        if all(name in scores for side in tables for scores in side)
+    }
+
+
+def _of_means(name: str, found: Means) -> str:
+    """Return the sentence about one metric of two recipes."""
+    about = f"{found.difference:+.4f}, {len(found.a)} and {len(found.b)} seeds"
+    if found.p is None:
+        return f"{name}: the seeds of each score alike, so nothing says what chance does to the means ({about})"
+    about = f"{found.difference:+.4f}, {_of(found.p)}, {len(found.a)} and {len(found.b)} seeds"
+    if not found.significant:
+        return f"{name}: the difference of the means is not significant ({about})"
+    return f"{name}: the mean of {'B' if found.difference > 0 else 'A'} is better ({about})"
+
+
+def _of(p: float) -> str:
+    told = significance.shown(p)
+    return f"p {told}" if told.startswith("<") else f"p = {told}"
 
 
 def brief(prediction: Prediction) -> str:
@@ -197,7 +263,10 @@ def _side(found: Run, split: str) -> _Side:
     column = str(record["config"].get("predict", {}).get("column", "prediction"))
     file = _predictions(found, split)
     examples, predictions = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines: texts may hold line separators of Unicode, which JSON leaves as they are.
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line:
+            continue
         try:
             row = json.loads(line)
             predictions.append(row.pop(column))
@@ -226,6 +295,24 @@ def _predictions(found: Run, split: str) -> Path:
     )
 
 
+def _aligned(one: _Side, other: _Side) -> tuple[_Side, _Side, list[str]]:
+    """Leave out of a model that was not calibrated the validation rows that the other one was calibrated on."""
+    rows = [side.run.record.get("calibration_rows", []) for side in (one, other)]
+    if bool(rows[0]) == bool(rows[1]):
+        return one, other, []
+    gone = set(rows[0] or rows[1])
+    fewer, more = (one, other) if rows[0] else (other, one)
+    held = more.run.record["held_out_rows"] or range(len(more.examples))
+    if len(more.examples) != len(fewer.examples) + len(gone) or len(held) != len(more.examples):
+        return one, other, []
+    left = [index for index, row in enumerate(held) if row not in gone]
+    short = replace(
+        more, examples=[more.examples[index] for index in left], predictions=[more.predictions[index] for index in left]
+    )
+    note = f"without the {len(gone)} rows that {fewer.run.folder} was calibrated on"
+    return (one, short, [note]) if rows[0] else (short, other, [note])
+
+
 def _require_same(one: _Side, other: _Side, split: str) -> None:
     """Refuse two runs that were not scored on the same examples.
 
@@ -243,11 +330,9 @@ def _require_same(one: _Side, other: _Side, split: str) -> None:
             f"{named[0]}, and {named[1]}."
         )
     if len(one.examples) != len(other.examples):
-        halves = [side.run.folder for side in (one, other) if side.run.record.get("calibration_rows")]
-        why = f" {halves[0]} was calibrated on half of its validation." if len(halves) == 1 else ""
         raise DataError(
             f"The two were not scored on the same examples: {one.file} has {len(one.examples)} rows, and {other.file} "
-            f"{len(other.examples)}.{why} 'bertkit eval RUN --data FILE' scores both on one file."
+            f"{len(other.examples)}. 'bertkit eval RUN --data FILE' scores both on one file, and --split names it."
         )
     if not one.examples:
         raise DataError(f"{one.file} holds no rows to compare.")

@@ -90,9 +90,9 @@ def evaluate(
     if run is None:
         listen(Note(message=f"newest finished run: {model.name}"))
     listen(Phase(name="reading data"))
-    rows = _split(model, data, split, task=found, offline=offline)
-    for note in _calibration_notes(model, rows):
-        listen(Note(message=note))
+    rows, said = _scored(model, _split(model, data, split, task=found, offline=offline))
+    if said:
+        listen(Note(message=said))
     model = model.resolved(rows.examples)
     if not model.adapter.labelled(rows.examples):
         raise _unlabelled(rows, model.adapter)
@@ -147,26 +147,22 @@ def evaluate(
 def _report(
     model: Saved, rows: Split, features: Sequence[Feature], result: Evaluated, given: str | Path, listen: Listener
 ) -> Path | None:
-    """Write the report, where there is a place for it; scores are not lost over a page that cannot be written."""
+    """Write the report, where there is a place for it."""
     where = reports.place(model, rows.name, given)
     if where is None:
         return None
     beside = {name: splits.get(rows.name, {}) for name, splits in result.baselines.items()}
-    try:
-        return reports.write(
-            model,
-            rows,
-            features,
-            result.predictions,
-            result.scores,
-            where=where,
-            baselines=beside,
-            remarks=result.warnings,
-            listen=listen,
-        )
-    except RunError as error:
-        listen(Note(message=f"no report is written: {error}", level="warning"))
-        return None
+    return reports.write(
+        model,
+        rows,
+        features,
+        result.predictions,
+        result.scores,
+        where=where,
+        baselines=beside,
+        remarks=result.warnings,
+        listen=listen,
+    )
 
 
 def _unlabelled(rows: Split, adapter: Adapter) -> DataError:
@@ -201,7 +197,8 @@ def _split(model: Saved, data: Data | None, name: str, *, task: Task | None, off
             return _named(_with_held_out(model.run, sources.load(source, data=data, offline=offline)), wanted)
         if own_data and wanted == "validation" and model.run.record.get("calibration_rows"):
             whole = _named(sources.load(source, data=data, offline=offline, splits=_only(data, wanted)), wanted)
-            return _without_calibration(model.run, whole)
+            _require_calibrated(model.run, whole)
+            return whole
     return _named(sources.load(source, data=data, offline=offline, splits=_only(data, wanted)), wanted)
 
 
@@ -235,29 +232,46 @@ def _named(dataset: Dataset, wanted: str) -> Split:
     return dataset.splits[wanted]
 
 
-def _calibration_notes(model: Saved, rows: Split) -> list[str]:
-    """Say that validation is the half of it that was not fitted on, or that this cannot be known."""
-    if rows.name != "validation" or getattr(model.adapter, "temperature", 1.0) == 1.0:
-        return []
-    if model.run is None:
-        return [f"{model.name} was calibrated on half of its validation split; on those rows a score is flattered"]
-    number = len(model.run.record.get("calibration_rows", ()))
-    return [f"validation without the {number} rows that the model was calibrated on"] if number else []
+def _scored(model: Saved, rows: Split) -> tuple[Split, str]:
+    """Leave out the rows that the model was calibrated on, wherever the same file now lies; and say so.
+
+    Where it cannot be known which rows they were, that is what is said of a validation split.
+    """
+    run = model.run
+    number = len(run.record.get("calibration_rows", ())) if run is not None else 0
+    if run is not None and number:
+        for each in (rows, _without_calibration(run, rows)):
+            if each is not None and _is_other_half(run, each):
+                return each, f"{rows.name} without the {number} rows that were kept for the calibration"
+    if rows.name != "validation" or "temperature" not in model.adapter.state():
+        return rows, ""
+    return rows, (
+        f"{model.name} was calibrated on half of its validation rows; where these are among them, scores are flattered"
+    )
 
 
-def _without_calibration(run: Run, split: Split) -> Split:
-    """Leave out the rows that the run's temperature and threshold were fitted on.
+def _without_calibration(run: Run, split: Split) -> Split | None:
+    """Return a split without the rows that temperature and threshold were fitted on; None where it has too few."""
+    chosen = run.record["calibration_rows"]
+    return without_rows(split, chosen) if max(chosen) < len(split.examples) else None
+
+
+def _is_other_half(run: Run, split: Split) -> bool:
+    return sources.fingerprint(Dataset(splits={"validation": split})) == str(run.record["held_out_hash"])
+
+
+def _require_calibrated(run: Run, split: Split) -> None:
+    """Refuse the run's own validation where it is not what it was.
 
     Raises:
-        DataError: if the rows are not what they were.
+        DataError: saying what to do.
     """
-    left = without_rows(split, run.record["calibration_rows"])
-    if sources.fingerprint(Dataset(splits={"validation": left})) == run.record["held_out_hash"]:
-        return left
-    raise DataError(
-        f"{split.source} is not what it was when {run.folder} was calibrated on half of it, so the other half cannot "
-        "be found again. Restore it, or name the rows to score with --data FILE."
-    )
+    left = _without_calibration(run, split)
+    if left is None or not _is_other_half(run, left):
+        raise DataError(
+            f"{split.source} is not what it was when {run.folder} was calibrated on half of it, so the other half "
+            "cannot be found again. Restore it, or name the rows to score with --data FILE."
+        )
 
 
 def _with_held_out(run: Run, dataset: Dataset) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def finetune(
     limit: int = 0,
     resume: str | Path | None = None,
     start_from: str | Path | None = None,
+    scored: Sequence[str] = (),
     settings: Settings | None = None,
     device: str = "auto",
     precision: config.Precision = "auto",
@@ -59,6 +60,7 @@ def finetune(
         resume: a run to go on with, from its newest whole checkpoint.
         start_from: a finished run, whose trained body is taken for the encoder's; the head is new. The task's
             ``init_from`` names one, too.
+        scored: labelled splits to score at the end; all where empty.
         settings: what ``--set`` gives: ``{"train.epochs": 2}``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
@@ -89,6 +91,7 @@ def finetune(
             revision=revision,
             seed=seed,
             limit=limit,
+            scored=list(scored),
             start_from=None if start_from is None else str(Path(start_from).resolve()),
             **asked(where),
         )
@@ -112,6 +115,7 @@ def finetune(
             device=where,
             offline=offline,
             start_from=str(start.folder.resolve()) if start else "",
+            scored=tuple(scored),
         )
         run = _existing(Path(out)) if out else None
     if run is not None and run.status == "finished":
@@ -182,7 +186,7 @@ def _refuse_with_resume(run: Run, **given: Any) -> None:
     if out is not None and Path(out).resolve() != run.folder.resolve():
         raise RunError(f"--resume {run.folder} goes on in its own folder. Drop --out, or start a new run.")
     for name, value in given.items():
-        if value not in (None, "", 0) and value != stored.get(name):
+        if value not in (None, "", 0, []) and value != stored.get(name):
             raise RunError(
                 f"{run.folder} was trained with {name} {stored.get(name)}; --resume got {name} {value}. "
                 f"Drop it, or start a new run."

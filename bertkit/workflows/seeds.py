@@ -15,6 +15,7 @@ from bertkit.errors import ConfigError, RunError
 from bertkit.run import Run
 
 DEFAULT_SEED = 42
+FLATTERED = "A kept model was chosen on the rows that score it, so its number is too good: report the mean."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +61,12 @@ class Kept:
     """How many it was chosen from."""
 
     def why(self, task: str) -> str:
-        """Return the sentence that says which model was kept, and what that does to its score."""
+        """Return the sentence that says which model was kept, and why."""
         if self.seeds == 1:
             return f"{task}: the model of seed {self.seed} is kept."
         return (
             f"{task}: the model of seed {self.seed} is kept, the best of {self.seeds} by {self.metric} on validation "
-            f"({self.score:.4f}). It was chosen on the rows that score it, so that number is too good: report the mean."
+            f"({self.score:.4f})."
         )
 
 

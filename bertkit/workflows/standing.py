@@ -17,22 +17,36 @@ from bertkit.task import Task
 
 CONSTANT_CAUSES = (
     "Usual causes: too few steps so far (train.epochs), a learning rate that is too high (--set "
-    "train.learning_rate=2e-5), too little warm-up (train.warmup_ratio), or rare classes "
-    "(train.class_weights=balanced)."
+    "train.learning_rate=2e-5), too little warm-up (train.warmup_ratio), or, where there are "
+    "classes, rare ones (train.class_weights=balanced)."
 )
 LOW_CAUSES = (
     "Usual causes: too few steps (train.epochs), a learning rate that does not fit (train.learning_rate), texts that "
     "are cut (train.max_length), a wrong column or label order ('bertkit check'), or an encoder of another language."
 )
+EVEN_CAUSES = (
+    "A simple model does as well: the rows are too few or too easy to show a difference, or the encoder has learned no "
+    "more than that model sees (train.epochs, train.learning_rate)."
+)
+
+UNDER = "is under"
+SAME = "'bertkit baseline' with the same --data, --limit, --seed and --set makes some that stand beside it."
 
 
 def of_run(runs: Path, run: Run, listen: Listener) -> Beside:
-    """Return the stored baselines of a run's rows; none, and a warning, where the file is damaged."""
+    """Return the stored baselines of a run's rows; where there are only those of other rows, say so.
+
+    None, and a warning, where the file is damaged.
+    """
+    places, task = _places(runs, run), run.record["task"]
     try:
-        return stored.of_run(_places(runs, run), run.record)
+        found = stored.of_run(places, run.record)
+        if not found and any(stored.entries(place, task) for place in places):
+            listen(Note(message=f"the stored baselines of {task} are of other rows or labels than this run's. {SAME}"))
     except RunError as error:
         listen(Note(message=f"no baseline is shown: {error}", level="warning"))
         return {}
+    return found
 
 
 def of_rows(runs: Path, run: Run | None, task: Task, split: Split, listen: Listener) -> Beside:
@@ -51,9 +65,9 @@ def _places(runs: Path, run: Run) -> list[Path]:
     return list(dict.fromkeys([runs.resolve(), *list(run.folder.resolve().parents)[:3]]))
 
 
-def constant_warning(label: str, split: str = "validation") -> str:
-    """Return what to say of a model that gives one answer only."""
-    return f"every prediction on {split} is '{label}'. {CONSTANT_CAUSES}"
+def constant_warning(label: str, *splits: str) -> str:
+    """Return what to say of a model that gives one answer only, on validation where no split is named."""
+    return f"every prediction on {' and '.join(splits) or 'validation'} is '{label}'. {CONSTANT_CAUSES}"
 
 
 def warnings(
@@ -67,9 +81,11 @@ def warnings(
         constant: split -> the one answer that every prediction gave, where that is so.
         beside: the baselines.
     """
-    found = [constant_warning(label, split) for split, label in constant.items()]
+    answers = dict.fromkeys(constant.values())
+    found = [constant_warning(said, *(split for split, label in constant.items() if label == said)) for said in answers]
     low = [said for split in scores if (said := _under(adapter, split, scores[split], beside))]
-    return found + ([f"{'; '.join(low)}. {LOW_CAUSES}"] if low else [])
+    causes = LOW_CAUSES if any(f" {UNDER} " in said for said in low) else EVEN_CAUSES
+    return found + ([f"{'; '.join(low)}. {causes}"] if low else [])
 
 
 def say(found: Iterable[str], listen: Listener) -> None:
@@ -88,5 +104,5 @@ def _under(adapter: Adapter, split: str, scores: Mapping[str, Any], beside: Besi
             best = name, value
     if best is None or adapter.better(scores[metric], best[1]):
         return ""
-    relation = "is under" if adapter.better(best[1], scores[metric]) else "is not above"
+    relation = UNDER if adapter.better(best[1], scores[metric]) else "is not above"
     return f"{split} {metric} {scores[metric]:.4f} {relation} the baseline '{best[0]}', {best[1]:.4f}"

@@ -11,14 +11,16 @@ from typing import Any
 
 from bertkit import catalog
 from bertkit.adapters.base import Prediction
-from bertkit.backends import Backend
+from bertkit.config import Backend
 from bertkit.data import Split, glue, sources
 from bertkit.errors import BertkitError, ConfigError, DataError, RunError, joined
 from bertkit.events import Listener, Phase, counter, ignore
 from bertkit.run import SUITE, Run
 from bertkit.task import Task
-from bertkit.workflows import predict, suite
+from bertkit.workflows import predict
 from bertkit.workflows.preparation import Settings
+from bertkit.workflows.suite import facts, folder
+from bertkit.workflows.suite.folder import Suite
 
 HEADER = "index\tprediction"
 LOWEST, HIGHEST = 0.0, 5.0
@@ -61,7 +63,7 @@ def parts() -> list[Part]:
     """Return the leaderboard's files in its order."""
     return [
         Part(name=name, task=catalog.find_task(one["task"]), split=one["split"], model=one["model"], rows=one["rows"])
-        for name, one in suite.facts()["submission"].items()
+        for name, one in facts.facts()["submission"].items()
     ]
 
 
@@ -96,12 +98,12 @@ def write_submission(
     """
     place = Path(out)
     _check_out(place)
-    folder = suite.at(where, runs)
-    if folder is None:
+    place_of_suite = folder.at(where, runs)
+    if place_of_suite is None:
         raise RunError(
             f"There is no suite '{where}': no folder of that name has a {SUITE}. 'bertkit finetune glue' makes one."
         )
-    opened = suite.Suite.open(folder)
+    opened = Suite.open(place_of_suite)
     wanted = parts()
     models = _models(opened, wanted)
     listen(Phase(name="reading the test splits"))
@@ -116,7 +118,7 @@ def write_submission(
     _write(place, {part.name: texts[part.name] for part in wanted})
     _verify(place, wanted)
     return Submission(
-        suite=folder,
+        suite=place_of_suite,
         out=place,
         files={part.name: part.rows for part in wanted},
         runs={part.name: str(models[part.model].folder) for part in wanted},
@@ -130,7 +132,7 @@ def _check_out(out: Path) -> None:
         raise RunError(f"{out} cannot be written: there is no folder {out.parent}, or it is a folder itself.")
 
 
-def _models(opened: suite.Suite, wanted: Sequence[Part]) -> dict[str, Run]:
+def _models(opened: Suite, wanted: Sequence[Part]) -> dict[str, Run]:
     """Return task -> the run whose model was kept.
 
     Raises:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit import card, config, device, dropout, embeddings, encoder, infer, loop, unpad
+from bertkit import card, config, device, dropout, embeddings, encoder, infer, loop, trackers, unpad
 from bertkit.adapters.base import Adapter, Feature, Prediction
 from bertkit.baselines.stored import Beside
 from bertkit.config import DeviceConfig
@@ -23,7 +22,7 @@ from bertkit.data.sources import Data
 from bertkit.encoder import Encoder, Source
 from bertkit.errors import BertkitError, ConfigError, RunError, one_line, together
 from bertkit.events import Checkpoint, Listener, Note, Phase, Scores, Start, Step, Stop, counter
-from bertkit.run import MODEL_FACTS, Run, now
+from bertkit.run import MODEL_FACTS, Run, command_line, now
 from bertkit.task import Task, from_table
 from bertkit.workflows import standing
 from bertkit.workflows.preparation import (
@@ -117,13 +116,16 @@ class Request:
     offline: bool = False
     start_from: str = ""
     """Folder of the run whose body, its head left out, training starts from in place of the encoder's own."""
+    scored: tuple[str, ...] = ()
+    """Labelled splits to score at the end; all where empty."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values; Python rows are named, not stored."""
         data = self.data
         if isinstance(data, str | Path):
             data = str(Path(data).expanduser().resolve())
-        started = {"start_from": self.start_from} if self.start_from else {}
+        started: dict[str, Any] = {"start_from": self.start_from} if self.start_from else {}
+        started |= {"scored": list(self.scored)} if self.scored else {}
         return started | {
             "task": self.task.name,
             "task_table": self.task.to_table(),
@@ -155,6 +157,7 @@ class Request:
             device=DeviceConfig(**stored["device"]),
             offline=offline,
             start_from=stored.get("start_from", ""),
+            scored=tuple(stored.get("scored", ())),
         )
 
 
@@ -172,6 +175,7 @@ class Training:
         self.steps = 0
         self.advised = False
         self.runs = Path("runs")
+        self.tracking = trackers.Tracking({}, listen)
 
     def run(self, existing: Run | None, runs: Path, out: Path | None) -> Finetuned:
         """Do it all, in a new run folder or in the unfinished one that ``existing`` is."""
@@ -200,6 +204,7 @@ class Training:
         source: Source | None = None
         prepared: Prepared | None = None
         request = self.request
+        trackers.check(request.task.track)
         try:
             source = self._source()
         except BertkitError as error:
@@ -221,15 +226,16 @@ class Training:
             raise together(faults)
         assert source is not None
         assert prepared is not None
-        return prepared, source
+        wanted = tuple(name for name in prepared.scored if name in request.scored or not request.scored)
+        return replace(prepared, scored=wanted), source
 
-    def check(self) -> None:
+    def check(self) -> tuple[Prepared, Source]:
         """Find data and encoder and check them, and train nothing.
 
         Raises:
             BertkitError: for whatever would make training wrong.
         """
-        self._prepare()
+        return self._prepare()
 
     def _source(self) -> Source:
         """Find the encoder, or the trained body of another run in its place."""
@@ -240,13 +246,18 @@ class Training:
         encoder.check_folder(folder)
         return Source(name=request.encoder, folder=folder, revision=encoder.weights_hash(folder))
 
+    def _started_from(self) -> str:
+        """Return the task of the run whose body training starts from, where there is one."""
+        folder = self.request.start_from
+        return str(Run.open(Path(folder)).record["task"]) if folder else ""
+
     def _record(self, prepared: Prepared, source: Source) -> dict[str, Any]:
         """Return what ``run.json`` knows before training."""
         return {
             "task": prepared.task.name,
             "encoder": source.name,
             "seed": self.request.seed,
-            "argv": list(sys.argv),
+            "argv": command_line(),
             "request": self.request.to_json(),
             "resolved_task": prepared.task.to_table(),
             "config": {
@@ -255,6 +266,7 @@ class Training:
                 "predict": config.describe(prepared.predict),
             },
             "encoder_revision": source.revision,
+            "started_from": self._started_from(),
             "dataset_revision": prepared.dataset.revision,
             "data_hash": sources.fingerprint(prepared.dataset),
             "label_map": dict(enumerate(prepared.adapter.labels)),
@@ -321,12 +333,27 @@ class Training:
                 for name, rows in features.items()
             },
         )
-        run.cut_events(start["progress"]["step"] if start is not None else -1)
-        stop = self._steps(run, prepared, loaded, features, accelerator, start)
-        if stop.reason == "interrupted":
-            run.update(status="interrupted")
-            return self._result(run, prepared, "interrupted", stop)
-        return self._finish(run, prepared, loaded, features, accelerator, stop, place.precision)
+        done = start["progress"]["step"] if start is not None else 0
+        run.cut_events(done if start is not None else -1)
+        with trackers.tracking(request.task.track, self._tracked(run, done), self.tell) as self.tracking:
+            stop = self._steps(run, prepared, loaded, features, accelerator, start)
+            if stop.reason == "interrupted":
+                run.update(status="interrupted")
+                return self._result(run, prepared, "interrupted", stop)
+            return self._finish(run, prepared, loaded, features, accelerator, stop, place.precision)
+
+    def _tracked(self, run: Run, done: int) -> trackers.Tracked:
+        """Return what trackers are told of a run."""
+        record = run.record
+        facts = {key: record[key] for key in ("task", "encoder", "seed", "num_examples", "device")}
+        return trackers.Tracked(
+            folder=run.folder,
+            runs=self.runs,
+            project=record["task"].replace("/", "-"),
+            created=record["created"],
+            step=done,
+            config=facts | record["config"],
+        )
 
     def _quicken(self, prepared: Prepared, loaded: Encoder, accelerator: Accelerator) -> dict[str, str]:
         """Let the model run without padding, if it can and may; return how it runs, for ``run.json``."""
@@ -424,6 +451,7 @@ class Training:
         if isinstance(event, Checkpoint):
             run.save_checkpoint(event)
         run.append(event)
+        self.tracking.take(event)
         self.tell(event)
         if isinstance(event, Scores) and event.constant is not None and not self.advised:
             self.advised = True
@@ -486,6 +514,7 @@ class Training:
         save_model(run, prepared.adapter, loaded, accelerator)
         self._compare_saved(run, prepared, loaded, accelerator, precision)
         behind = {"details": details} if details else {}
+        self.tracking.final(scores, stop.step)
         run.write_json("scores.json", {"splits": scores, **behind, "best_step": best, "last_step": stop.step})
         self._place(run, prepared.adapter, scores, constant)
         run.write_text("README.md", card.render(run.record, scores, best_step=best))

@@ -255,11 +255,45 @@ def test_check_exits_by_what_it_finds(bertkit: Any, tiny_encoder: Path, tmp_path
     assert (good.code, bad.code) == (0, 1)
     assert re.search(r"^split +rows +median tokens", good.out, re.MULTILINE)
     assert re.search(r"^train +40 ", good.out, re.MULTILINE)
-    assert re.search(r"^positive +20$", good.out, re.MULTILINE)
+    assert re.search(r"^positive +20 \(50.0%\)$", good.out, re.MULTILINE)
     assert "bad.jsonl:41: column 'text' is null, and must be a text" in bad.out
     as_json = bertkit("check", "bad.jsonl", "--json", *common)
     assert as_json.code == 1
     assert len(json.loads(as_json.out)["problems"]) == 1
+
+
+def test_check_shows_lengths_duplicates_and_what_it_warns_of(bertkit: Any, tiny_encoder: Path, tmp_path: Path) -> None:
+    long = {"text": "the film " * 20, "label": "negative"}
+    made = [*reviews(40, seed=3), long, long | {"label": "positive"}, long | {"text": f"The film {long['text']}"}]
+    write_jsonl(tmp_path / "some.jsonl", made)
+    done = bertkit("check", "some.jsonl", "--encoder", tiny_encoder, "--set", "train.max_length=64")
+    assert done.code == 0
+    assert re.search(r"^33 to 64 +3 +#+$", done.out, re.MULTILINE)
+    assert re.search(r"^32 +7.0% of rows, \d+.\d% of tokens$", done.out, re.MULTILINE)
+    assert re.search(r"^some.jsonl:42 +some.jsonl:41 +1.00 +other +the film .* +the same$", done.out, re.MULTILINE)
+    assert re.search(r"^some.jsonl:43 +some.jsonl:41 +0.9\d +same ", done.out, re.MULTILINE)
+    assert re.search(r"^some.jsonl:41 some.jsonl:42 +negative / positive +the film", done.out, re.MULTILINE)
+    assert "warning: 2 rows say the same as another and are labelled differently: some.jsonl:41" in done.out
+
+
+def test_check_in_json_is_one_object_with_all_of_it(bertkit: Any, tiny_encoder: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "some.jsonl", [*reviews(20), reviews(1)[0]])
+    found = json.loads(bertkit("check", "some.jsonl", "--encoder", tiny_encoder, "--json").out)
+    assert found["duplicates"][0]["pairs"][-1]["row"] == "some.jsonl:21"
+    assert {"warnings", "problems", "notes", "conflicts", "num_conflicts", "splits", "max_length"} <= found.keys()
+    assert {"histogram", "cuts", "lengths", "unknown", "balance", "num_empty"} <= found["splits"][0].keys()
+
+
+def test_check_computes_with_the_threads_it_is_given(
+    bertkit: Any, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rayon, below the tokenizer and the near-duplicate search, reads the variable when it starts."""
+    monkeypatch.setenv("RAYON_NUM_THREADS", "7")
+    write_jsonl(tmp_path / "some.jsonl", reviews(20))
+    bertkit("check", "some.jsonl", "--encoder", tiny_encoder)
+    assert os.environ["RAYON_NUM_THREADS"] == "7"
+    bertkit("check", "some.jsonl", "--encoder", tiny_encoder, "--threads", 1)
+    assert os.environ["RAYON_NUM_THREADS"] == "1"
 
 
 def test_doctor_finds_nothing_wrong_here(bertkit: Any) -> None:
@@ -444,3 +478,140 @@ def test_terminal_gets_a_live_bar(tiny_encoder: Path, reviews_file: Path, tmp_pa
     assert re.search(r"training .*\d+/40 +loss \d\.\d{4} +lr \d\.\d+e-\d+ +[\d,]+ tokens/s", text)
     assert re.search(r"tokens/s +\d+:\d\d", text), "time left"
     assert json.loads((tmp_path / "out.json").read_text())["steps"] == 40
+
+
+# runs compare ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(runs: Path) -> Path:
+    """Return ``runs/`` with a second run, which has the last answer wrong."""
+    shutil.copytree(runs / "one", runs / "two")
+    file = runs / "two/predictions/validation.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[-1]["prediction"]["label"] = "negative" if rows[-1]["label"] == "positive" else "positive"
+    write_jsonl(file, rows)
+    return runs
+
+
+def test_compare_shows_numbers_verdict_and_what_changed(bertkit: Any, pair: Path) -> None:
+    done = bertkit("runs", "compare", "one", "two")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0] == "A = runs/one, B = runs/two, 16 examples of validation"
+    assert re.match(r"metric +A +B +B - A +95 % interval +p +test +significant$", lines[1])
+    assert re.match(r"accuracy +1\.0000 +0\.9375 +-0\.0625 +-0\.1875 \.\. \+0\.0000 +1\.0000 +mcnemar +no$", lines[2])
+    assert "accuracy: the difference is not significant (-0.0625, p = 1.0000, on 16 examples)" in lines
+    assert "1 of 1 examples that changed" in lines
+    assert re.match(r"16 +right -> wrong +\S", lines[-1])
+
+
+def test_compare_as_json_and_into_a_file(bertkit: Any, pair: Path) -> None:
+    done = bertkit("runs", "compare", "one", "two", "--json", "--out", "changes.jsonl")
+    found = json.loads(done.out)
+    assert found["metrics"]["accuracy"]["significant"] is False
+    assert found["mcnemar"] == {"p": 1.0, "mid_p": 0.5}
+    assert [json.loads(line) for line in Path("changes.jsonl").read_text().splitlines()] == found["changes"]
+    assert "1 changed examples are in changes.jsonl" in done.err
+
+
+def test_compare_of_other_examples_is_one_line(bertkit: Any, pair: Path) -> None:
+    file = pair / "two/predictions/validation.jsonl"
+    file.write_text("\n".join(file.read_text().splitlines()[1:]) + "\n")
+    done = bertkit("runs", "compare", "one", "two")
+    assert (done.code, done.out) == (1, "")
+    assert re.fullmatch(r"error: The two were not scored on the same examples: .*\n", done.err)
+
+
+# Suites ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def glue_suite(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a suite of two tasks and two seeds; its data lacks the other tasks. Tests must not change it."""
+    from tests.workflows.suites import TASKS, train_suite, write_glue
+
+    folder = tmp_path_factory.mktemp("suite")
+    data = write_glue(folder / "data", without=("CoLA", "MNLI", *(set(TASKS) - {"RTE", "STS-B"})))
+    settings = {"glue/rte": {"init_from": "glue/stsb"}}
+    return train_suite("glue", data=data, encoder=tiny_encoder, seeds=2, runs=folder / "runs", settings=settings).suite
+
+
+def test_suite_prints_one_table(bertkit: Any, glue_suite: Path) -> None:
+    done = bertkit("eval", glue_suite, "--report", "none")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0] == f"{glue_suite}, seeds 42, 43"
+    assert re.match(r"task +metric +mean +standard deviation +median +best +training$", lines[1])
+    assert re.match(r"glue/stsb +pearson +-?0\.\d{4} +0\.\d{4} +-?0\.\d{4} +-?0\.\d{4} +\d+ s$", lines[2])
+    assert re.match(r"glue/stsb +spearmanr +-?0\.\d{4} +0\.\d{4} +-?0\.\d{4} +-?0\.\d{4}$", lines[3])
+    assert lines[5].startswith("average of 2 tasks")
+    assert lines[6] == "every run"
+    seeds = [line.split()[2] for line in lines[8:14]]
+    assert seeds == ["42", "43"] * 3
+    assert sum(line.endswith("kept") for line in lines) == 3
+    assert any(line.startswith("glue/mnli is not in the table: ") for line in lines)
+    assert "glue/rte started from the body that glue/stsb trained, with a new head." in lines
+    assert any("is kept, the best of 2 by accuracy on validation" in line for line in lines)
+    assert lines[-1].endswith("its number is too good: report the mean.")
+
+
+def test_suite_as_json_is_one_object(bertkit: Any, glue_suite: Path) -> None:
+    found = json.loads(bertkit("eval", glue_suite, "--json", "--report", "none").out)
+    assert found.keys() == {"suite", "runs", "summary"}
+    assert len(found["runs"]) == 4
+    assert list(found["summary"]["tasks"]["glue/rte"]["validation"]["accuracy"]) == [
+        "mean", "standard_deviation", "median", "best", "values"
+    ]  # fmt: skip
+    assert found["summary"]["average"]["name"] == "average of 2 tasks"
+    assert found["summary"]["kept"].keys() == {"glue/rte", "glue/stsb"}
+
+
+@pytest.mark.slow
+def test_killed_suite_goes_on_with_the_same_command(tiny_encoder: Path, tmp_path: Path) -> None:
+    from tests.workflows.suites import write_glue
+
+    data = write_glue(tmp_path / "data")
+    given = ["finetune", "glue/rte,glue/wnli", "--data", data, "--encoder", tiny_encoder, "--out", "suite", *TINY]
+    given += ["--set", "train.batch_size=2", "--set", "train.epochs=20", "--set", "glue/rte.init_from=glue/wnli"]
+    process = start(*given, folder=tmp_path)
+    while not list((tmp_path / "suite").glob("wnli/checkpoints/step-*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert record(tmp_path / "suite/wnli")["status"] == "running"
+    process = start(*given, folder=tmp_path)
+    table, messages = process.communicate(timeout=300)
+    assert process.returncode == 0, messages
+    assert re.search(r"training on 12 examples, 120 steps, from step \d+,", messages)
+    assert "next: bertkit eval suite" in messages
+    assert record(tmp_path / "suite/rte")["started_from"] == "glue/wnli"
+    process = start(*given, folder=tmp_path)
+    again, messages = process.communicate(timeout=300)
+    assert (process.returncode, again) == (0, table)
+    assert "training on" not in messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "glue", "--submission", "out.zip"], "--submission wants: bertkit predict glue --run SUITE"),
+        (["predict", "x.jsonl", "--run", "a", "--submission", "out.zip"], "--submission wants: bertkit predict glue"),
+        (
+            ["predict", "glue", "--run", "a", "--submission", "o.zip", "--out", "x"],
+            "--out does not go with --submission",
+        ),
+        (["predict", "x.jsonl", "--data", "x"], "--data goes with --submission"),
+    ],
+)
+def test_wrong_usage_of_a_submission_is_named(bertkit: Any, arguments: list[str], message: str) -> None:
+    done = bertkit(*arguments)
+    assert done.code == 2
+    assert message in " ".join(done.err.replace("│", " ").split())
+
+
+def test_submission_without_all_tasks_is_one_error(bertkit: Any, glue_suite: Path) -> None:
+    text = one_error(bertkit("predict", "glue", "--run", glue_suite, "--submission", "out.zip"))
+    assert "has no finished run for 9 of the 11 files" in text
+    assert not Path("out.zip").exists()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bertkit.data import Dataset, Split
-from bertkit.data.holdout import MOST, cut, limit, stratified, take, whole
+from bertkit.data.holdout import MOST, cut, halve, limit, stratified, take, whole
 from bertkit.errors import DataError
 
 
@@ -210,3 +210,19 @@ def test_whole_takes_all_of_each_document_it_takes(documents: list[int], number:
         left = [size for name, size in sizes.items() if name not in names]
         assert 0 < len(chosen) <= number
         assert all(len(chosen) + size > number for size in left), "another document would have fitted"
+
+
+def test_half_has_each_labels_share_and_its_own_name() -> None:
+    split = dataset([*"aaaaaaaaaaaabbbbbbbbc"]).splits["train"]
+    half, chosen = halve(split, label_of, name=" tuning", purpose="x")
+    assert (half.name, ids(half), len(chosen)) == (" tuning", chosen, 10)
+    counts = Counter(map(label_of, half.examples))
+    assert counts["a"] in (5, 6)
+    assert counts["b"] in (4, 5)
+    assert halve(split, label_of, name=" tuning", purpose="x")[1] == chosen
+
+
+def test_half_of_too_few_rows_is_refused() -> None:
+    split = dataset(["a"] * 19).splits["train"]
+    with pytest.raises(DataError, match=r"train\.tsv has 19 rows of 'train', and x: half of so few says nothing\."):
+        halve(split, label_of, name=" tuning", purpose="x")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import bertkit
-from bertkit.workflows.suite import Trained
+from bertkit.workflows.suite.train import Trained
 from tests.conftest import BAD, GOOD, OTHER
 
 ROWS = {"train": 12, "dev": 8, "test": 4}

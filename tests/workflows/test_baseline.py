@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import bertkit
+from bertkit import baselines
+from bertkit.adapters.base import Adapter
 from bertkit.adapters.sequence_classification import SequenceClassification
 from bertkit.baselines import sequence_classification as models
+from bertkit.baselines import span_qa as spans
 from bertkit.baselines import stored, vectors
+from bertkit.cli import app
 from bertkit.errors import ConfigError, DataError, RunError, TaskError
-from tests.conftest import BAD, GOOD, OTHER, questions, reviews, sentences, write_conll, write_jsonl, write_squad
+from bertkit.events import ignore
+from bertkit.workflows import standing
+from bertkit.workflows.preparation import prepare, task_of
+from tests.conftest import BAD, GOOD, OTHER, questions, reviews, sentences, write_conll, write_jsonl
 from tests.workflows.training import Listener, record, train
 
 SCORES = {"eval.resamples": 0}
@@ -24,6 +34,11 @@ SCORES = {"eval.resamples": 0}
 def baseline(task: Any, runs: Path, **options: Any) -> Any:
     given = {"settings": SCORES, **options}
     return bertkit.baseline(task, runs=runs, **given)
+
+
+def typed(*arguments: Any) -> None:
+    """Run a command as it is typed."""
+    get_command(app).main(list(map(str, arguments)), standalone_mode=False)
 
 
 def numbers(count: int) -> list[dict[str, Any]]:
@@ -68,9 +83,12 @@ def test_numbers_have_a_mean_and_ridge_regression(tmp_path: Path) -> None:
     assert "ridge regression, alpha = " in found.summaries["tfidf"]
 
 
+def topics(texts: list[str]) -> list[dict[str, Any]]:
+    return [{"text": text, "label": [w for w in ("good", "bad", "film") if w in text]} for text in texts]
+
+
 def test_several_labels_a_row_are_decided_one_by_one(tmp_path: Path) -> None:
-    texts = ["good film", "bad film", "good and bad film", "good tool"] * 20
-    rows = [{"text": text, "label": [w for w in ("good", "bad", "film") if w in text]} for text in texts]
+    rows = topics(["good film", "bad film", "good and a film", "good tool"] * 20)
     found = baseline(rows, tmp_path, settings=SCORES | {"kind": "multi"})
     assert found.summaries["majority"] == "the labels that most training rows have: 'film', 'good'"
     assert found.baselines["tfidf"]["validation"]["f1_micro"] == 1.0
@@ -91,6 +109,39 @@ def test_tags_are_the_most_frequent_of_each_word(tmp_path: Path) -> None:
     found = baseline({"train": mixed, "validation": [{"tokens": ["a", "new"], "tags": ["X", "Y"]}]}, tmp_path)
     assert found.baselines["majority"]["validation"]["tag_accuracy"] == 1.0
     assert "most frequent tag of each of 2 words, decoded as the encoder's; others 'Y'" in found.summaries["majority"]
+
+
+def test_questions_have_no_answer_and_the_closest_sentence(tmp_path: Path) -> None:
+    context = "The cat sleeps. A dog of 3.5 years barks!\n\nIt is 好。猫在这里。 End"
+    asked = {
+        "Who barks?": "A dog of 3.5 years barks!",
+        "What sleeps?": "The cat sleeps.",
+        "猫?": "猫在这里。",
+        "none": "",
+    }
+    rows = [
+        {"id": str(n), "title": str(n), "context": context, "question": question, "answers": [answer] if answer else []}
+        for n, (question, answer) in enumerate(list(asked.items()) * 10)
+    ]
+    found = baseline({"train": rows, "validation": rows[:8]}, tmp_path)
+    assert list(found.baselines) == ["majority", "sentence"]
+    assert found.baselines["majority"]["validation"]["f1"] == 25.0
+    assert found.baselines["sentence"]["validation"]["exact_match"] == 75.0
+    assert found.summaries["majority"].startswith("no answer to any question; ")
+    answered = [{**row, "answers": row["answers"] or ["End"]} for row in rows]
+    assert list(baseline({"train": answered, "validation": answered}, tmp_path).baselines) == ["sentence"]
+
+
+def test_sentences_are_cut_where_they_end() -> None:
+    text = " One. Two (of 2.5) three?) Four\n五。六！\n\n "
+    assert [text[a:b] for a, b in spans.sentences_of(text)] == ["One.", "Two (of 2.5) three?)", "Four", "五。", "六！"]
+    assert spans.sentences_of(" \n ") == []
+
+
+def test_a_context_without_a_word_is_no_fault(tmp_path: Path) -> None:
+    rows = [{"context": " ", "question": "?", "answers": []} for _ in range(20)]
+    found = baseline({"train": rows, "validation": rows}, tmp_path)
+    assert found.baselines["sentence"]["validation"]["exact_match"] == 100.0
 
 
 def test_more_than_two_labels_are_learned(tmp_path: Path) -> None:
@@ -130,18 +181,152 @@ def test_one_label_leaves_nothing_to_learn(tmp_path: Path) -> None:
 
 
 def test_chinese_is_read_character_by_character() -> None:
-    import re
-
     assert re.findall(models.WORD, "很好!a film's 好") == ["很", "好", "!", "a", "film", "'", "s", "好"]
+
+
+# Against scikit-learn, called directly ---------------------------------------------------------------------------
+
+
+def noisy(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Return texts of random words whose label is guessed from them three times in four."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        words = rng.choices([*GOOD, *BAD, *OTHER], k=rng.randint(3, 9))
+        good = sum(word in GOOD for word in words) >= sum(word in BAD for word in words)
+        rows.append({"text": " ".join(words), "label": ["no", "yes"][good if rng.random() < 0.75 else not good]})
+    return rows
+
+
+def fitted(rows: dict[str, list[dict[str, Any]]], *, file: Path | None = None, **settings: Any) -> dict[str, Any]:
+    """Return each baseline's predictions on validation, and what it is."""
+    task, data = task_of(rows, settings)
+    prepared = prepare(task, data=data, offline=True, listen=ignore)
+    fit = baselines.find(type(prepared.adapter))
+    found = fit(prepared.adapter, prepared.dataset.splits, seed=3, vectors=file, tell=ignore)
+    return {each.name: (each.predict(prepared.dataset.splits["validation"].examples), each.summary) for each in found}
+
+
+@pytest.fixture
+def split_rows() -> dict[str, list[dict[str, Any]]]:
+    return {"train": noisy(150), "validation": noisy(60, seed=1)}
+
+
+def texts_and(rows: list[dict[str, Any]]) -> tuple[list[str], list[Any]]:
+    return [row["text"] for row in rows], [row["label"] for row in rows]
+
+
+def of_yes(predictions: list[dict[str, Any]]) -> list[float]:
+    return [prediction["probabilities"]["yes"] for prediction in predictions]
+
+
+def tfidf() -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(token_pattern=r"\S+", ngram_range=(1, 2), sublinear_tf=True)
+
+
+def test_majority_equals_the_dummy_of_scikit_learn(split_rows: dict[str, Any]) -> None:
+    from sklearn.dummy import DummyClassifier
+
+    texts, labels = texts_and(split_rows["train"])
+    dummy = DummyClassifier(strategy="prior").fit(texts, labels)
+    predictions, _ = fitted(split_rows)["majority"]
+    assert of_yes(predictions) == pytest.approx([dummy.predict_proba(["x"])[0, 1]] * 60)
+    assert {prediction["label"] for prediction in predictions} == set(dummy.predict(["x"]))
+
+
+def test_tfidf_equals_scikit_learn_with_the_best_c(split_rows: dict[str, Any]) -> None:
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, PredefinedSplit
+    from sklearn.pipeline import make_pipeline
+
+    texts, labels = texts_and(split_rows["train"])
+    folds = models._folds(np.array([label == "yes" for label in labels]), _shuffled(3, 150), stratified=True)
+    whole = make_pipeline(tfidf(), LogisticRegression(solver="liblinear", random_state=0))
+    # Folds of equal size: the mean over folds is the accuracy of all held-out predictions.
+    search = GridSearchCV(whole, {"logisticregression__C": models.C}, cv=PredefinedSplit(folds)).fit(texts, labels)
+    predictions, summary = fitted(split_rows)["tfidf"]
+    unseen, gold = texts_and(split_rows["validation"])
+    assert 0 < search.score(unseen, gold) < 1
+    assert of_yes(predictions) == pytest.approx(search.predict_proba(unseen)[:, 1].tolist(), abs=1e-6)
+    best = search.best_params_["logisticregression__C"]
+    assert f"C = {best:.3g} (of 6, by 5-fold cross-validation on train, accuracy {search.best_score_:.4f})" in summary
+
+
+def _shuffled(seed: int, count: int) -> Any:
+    """Return the generator as it stands after the rows to choose on were drawn."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    rng.permutation(count)
+    return rng
+
+
+def test_ridge_equals_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+
+    monkeypatch.setattr(models, "C", (2.0,))
+    rows = {"train": numbers(60), "validation": [{"text": "good good film", "label": 0.25}, *numbers(9)]}
+    model = make_pipeline(tfidf(), Ridge(alpha=0.5)).fit(*texts_and(rows["train"]))
+    predictions, summary = fitted(rows)["tfidf"]
+    wanted = model.predict(texts_and(rows["validation"])[0]).tolist()
+    assert [prediction["value"] for prediction in predictions] == pytest.approx(wanted)
+    assert "ridge regression, alpha = 0.5 " in summary
+
+
+def test_each_of_several_labels_equals_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    monkeypatch.setattr(models, "C", (3.0,))
+    rows = {"train": topics(["good film", "bad tool", "good tool", "bad and good"] * 10)}
+    rows["validation"] = topics(["film", "bad film", "good bad film"])
+    predictions, _ = fitted(rows, kind="multi")["tfidf"]
+    texts, labels = texts_and(rows["train"])
+    for name in ("good", "bad", "film"):
+        model = make_pipeline(tfidf(), LogisticRegression(C=3.0, solver="liblinear", random_state=0))
+        model.fit(texts, [name in given for given in labels])
+        wanted = model.predict_proba(texts_and(rows["validation"])[0])[:, 1].tolist()
+        assert [prediction["probabilities"][name] for prediction in predictions] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_means_of_vectors_equal_scikit_learn(
+    split_rows: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    monkeypatch.setattr(models, "C", (1.0,))
+    file = tmp_path / "v.txt"
+    file.write_text("\n".join(vector_lines()))
+    table = {line.split()[0]: [float(value) for value in line.split()[1:]] for line in vector_lines()}
+
+    def means(texts: list[str]) -> Any:
+        return np.array([np.mean([table[word] for word in text.split()], axis=0) for text in texts], dtype=np.float32)
+
+    texts, labels = texts_and(split_rows["train"])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(means(texts), labels)
+    predictions, _ = fitted(split_rows, file=file)["vectors"]
+    wanted = model.predict_proba(means(texts_and(split_rows["validation"])[0]))[:, 1].tolist()
+    assert of_yes(predictions) == pytest.approx(wanted, abs=1e-4)
 
 
 # Refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_span_qa_has_no_baseline(tmp_path: Path) -> None:
-    file = write_squad(tmp_path / "questions.json", questions(20))
-    with pytest.raises(TaskError, match=r"There is no baseline for span-qa: only sequence-classification and token-ta"):
-        baseline(file, tmp_path)
+def test_a_type_without_baselines_says_so(tmp_path: Path) -> None:
+    class Own(Adapter):
+        """As in a package outside."""
+
+    Own.__module__ = "mypackage.ordinal_regression"
+    match = r"There is no baseline for ordinal-regression: only sequence-classification, span-qa and token-tagging h"
+    with pytest.raises(TaskError, match=match):
+        baselines.find(Own)
 
 
 def test_settings_of_training_are_refused(reviews_file: Path, tmp_path: Path) -> None:
@@ -228,6 +413,8 @@ def test_files_that_hold_no_vectors_are_refused(tmp_path: Path) -> None:
         baseline(reviews(80), tmp_path, vectors=tmp_path / "none.txt")
     with pytest.raises(ConfigError, match=r"is for classification and regression; tagging has no such baseline"):
         baseline(sentences(40), tmp_path, vectors=other)
+    with pytest.raises(ConfigError, match=r"is for classification and regression; span QA has no such baseline"):
+        baseline(questions(40), tmp_path, vectors=other)
 
 
 # Beside scores ---------------------------------------------------------------------------------------------------
@@ -260,7 +447,9 @@ def test_scores_of_a_run_have_the_baselines_of_its_rows_beside(
 
 def test_other_rows_have_nothing_beside(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     baseline(reviews_file, tmp_path, limit=30)
-    run = train(reviews_file, encoder=tiny_encoder, runs=tmp_path, settings={"train.max_steps": 1})
+    seen = Listener()
+    run = train(reviews_file, encoder=tiny_encoder, runs=tmp_path, settings={"train.max_steps": 1}, listen=seen)
+    assert any(note.startswith("the stored baselines of reviews are of other rows or labels") for note in seen.notes)
     assert run.baselines == {}
     assert "baselines" not in run.to_json()
     more = write_jsonl(tmp_path / "more.jsonl", reviews(10, seed=9))
@@ -278,7 +467,7 @@ def test_runs_that_are_there_show_new_baselines(finished_run: Path, tmp_path: Pa
     assert record(run)["baselines"] == found.baselines
     card = (run / "README.md").read_text()
     assert "| accuracy | 1.0000 [1.0000, 1.0000] | 0.5000 | 1.0000 |" in card
-    assert "is not above the baseline 'tfidf', 1.0000" in card
+    assert "is not above the baseline 'tfidf', 1.0000. A simple model does as well: " in card
     assert (changed / "README.md").read_text() == "my own words"
     assert any("changed/README.md was changed since it was written" in note for note in seen.notes)
 
@@ -290,6 +479,74 @@ def test_a_model_with_one_answer_says_so_in_the_end(tiny_encoder: Path, tmp_path
     assert said.startswith("every prediction on validation is '")
     assert said in record(run.run)["warnings"]
     assert "Every prediction on validation is '" in (run.run / "README.md").read_text()
+
+
+def test_splits_of_one_answer_are_named_together() -> None:
+    task, data = task_of(reviews(20), {})
+    adapter = prepare(task, data=data, offline=True, listen=ignore).adapter
+    constant = {"validation": "a", "test": "a", "other": "b"}
+    one, other = standing.warnings(adapter, {}, constant, {})
+    assert one.startswith("every prediction on validation and test is 'a'. Usual causes: ")
+    assert other.startswith("every prediction on other is 'b'. Usual causes: ")
+
+
+def test_under_and_even_with_a_baseline_are_told_apart() -> None:
+    task, data = task_of(reviews(20), {})
+    adapter = prepare(task, data=data, offline=True, listen=ignore).adapter
+    beside = {"majority": {"validation": {"accuracy": 0.5}}, "tfidf": {"validation": {"accuracy": 0.75}}}
+
+    def said(value: float) -> list[str]:
+        return standing.warnings(adapter, {"validation": {"accuracy": value}, "other": {"accuracy": 0.0}}, {}, beside)
+
+    assert said(0.76) == []
+    assert said(0.75) == [
+        f"validation accuracy 0.7500 is not above the baseline 'tfidf', 0.7500. {standing.EVEN_CAUSES}"
+    ]
+    assert said(0.6) == [f"validation accuracy 0.6000 is under the baseline 'tfidf', 0.7500. {standing.LOW_CAUSES}"]
+
+
+def test_one_set_of_labels_for_all_rows_is_one_answer(tmp_path: Path) -> None:
+    task, data = task_of(topics(["good film", "bad tool"] * 10), {"kind": "multi"})
+    prepared = prepare(task, data=data, offline=True, listen=ignore)
+    rows = prepared.dataset.splits["train"].examples
+    none: dict[str, list[str]] = {"labels": []}
+    some = {"labels": ["bad", "film"]}
+    assert prepared.adapter.constant([none] * len(rows), rows) == "no label"
+    assert prepared.adapter.constant([some] * len(rows), rows) == "bad, film"
+    assert prepared.adapter.constant([none, *[some] * (len(rows) - 1)], rows) is None
+    assert prepared.adapter.constant([none] * 2, [rows[0]] * 2) is None
+
+
+def test_half_of_validation_has_its_own_baselines(tiny_encoder: Path, tmp_path: Path) -> None:
+    reviews_file = write_jsonl(tmp_path / "reviews.jsonl", reviews(240))
+    settings = {"eval.calibrate": True, "train.max_steps": 1}
+    baseline(reviews_file, tmp_path)
+    assert train(reviews_file, encoder=tiny_encoder, runs=tmp_path, settings=settings).baselines == {}
+    found = baseline(reviews_file, tmp_path, settings=SCORES | {"eval.calibrate": True})
+    run = train(reviews_file, encoder=tiny_encoder, runs=tmp_path, settings=settings)
+    assert run.baselines == found.baselines
+    assert bertkit.evaluate(run.run, runs=tmp_path, threads=1, precision="float32").baselines == found.baselines
+
+
+def test_tables_show_baselines_beside_scores(
+    tiny_encoder: Path, reviews_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = ["--runs", str(tmp_path / "runs")]
+    typed("baseline", reviews_file, *runs)
+    shown = capsys.readouterr()
+    assert re.search(r"^baseline  what it is\nmajority  the commonest label of train, 'negative'$", shown.out, re.M)
+    assert re.search(r"^validation  accuracy  tfidf     1\.0000  1\.0000 \.\. 1\.0000$", shown.out, re.M)
+    assert "baselines/reviews.json: " in shown.err
+    train(reviews_file, encoder=tiny_encoder, runs=tmp_path / "runs", settings={"train.max_steps": 1})
+    typed("eval", *runs, "--threads", 1)
+    shown = capsys.readouterr()
+    assert re.search(r"^split +metric +score +95 % interval +majority +tfidf$", shown.out, re.M)
+    assert re.search(r"^validation +accuracy .* 0\.5000 +1\.0000$", shown.out, re.M)
+    assert "is under the baseline 'tfidf', 1.0000" in shown.err
+    typed("baseline", reviews_file, "--json", *runs)
+    found = json.loads(capsys.readouterr().out)
+    assert found["task"] == "reviews"
+    assert found["baselines"]["tfidf"]["validation"]["accuracy"] == 1.0
 
 
 def test_baselines_of_one_set_of_rows_are_added_to_each_other(reviews_file: Path, tmp_path: Path) -> None:
@@ -327,8 +584,6 @@ def test_looking_up_loads_no_library() -> None:
 
 
 def test_a_type_of_ones_own_has_the_baselines_of_what_it_inherits_from() -> None:
-    from bertkit import baselines
-
     class Own(SequenceClassification):
         """As in a package outside."""
 

@@ -18,7 +18,7 @@ NAMES = ["negative", "positive"]
 
 
 def evaluate(run: Any = None, **options: Any) -> Any:
-    return bertkit.evaluate(run, **{"precision": "float32", "threads": 1, **options})
+    return bertkit.evaluate(run, **{"precision": "float32", "threads": 1, "report": "none", **options})
 
 
 @pytest.fixture

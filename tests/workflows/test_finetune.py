@@ -13,7 +13,7 @@ import pytest
 
 import bertkit
 from bertkit.errors import BertkitError, ConfigError, DataError, ModelError, RunError, TaskError
-from bertkit.events import Note
+from bertkit.events import Note, Stop
 from tests.conftest import reviews, save_tiny_bert, write_jsonl
 from tests.workflows.training import TINY, Listener, full_disk, lines, record, same_weights, train
 
@@ -476,12 +476,14 @@ def test_row_that_is_too_long_is_named_where_that_is_an_error(tiny_encoder: Path
     assert not run.exists()
 
 
-def test_constant_predictions_are_named_once(tiny_encoder: Path, run: Path) -> None:
+def test_constant_predictions_are_named_once_while_training_and_at_the_end(tiny_encoder: Path, run: Path) -> None:
     listener = Listener()
     settings = {"train.learning_rate": 1e-12, "train.epochs": 3}
     train(reviews(40), encoder=tiny_encoder, out=run, settings=settings, listen=listener)
+    stop = next(n for n, event in enumerate(listener.events) if isinstance(event, Stop))
+    advice = [n for n, event in enumerate(listener.events) if "every prediction on validation is" in str(event)]
+    assert [place < stop for place in advice] == [True, False]
     advice = [note for note in listener.notes if "every prediction on validation is" in note]
-    assert len(advice) == 1
     assert re.search(r"is '(negative|positive)'\. Usual causes: .*learning_rate=", advice[0])
     constant = [event["constant"] for event in lines(run / "events.jsonl") if event["event"] == "scores"]
     assert len(constant) == 3

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +15,16 @@ import pytest
 
 from bertkit import catalog
 from bertkit.errors import ConfigError, DataError, RunError, TaskError
-from bertkit.run import Run
-from bertkit.workflows import suite
-from bertkit.workflows.suite import evaluate_suite
-from tests.workflows.suites import train_suite, write_glue
-from tests.workflows.training import Listener, record, weights
+from bertkit.events import Checkpoint
+from bertkit.run import Run, read_suite
+from bertkit.workflows.suite import facts, plan, table, train
+from bertkit.workflows.suite.evaluate import evaluate_suite
+from bertkit.workflows.suite.folder import Suite
+from tests.workflows.suites import QUICK, train_suite, write_glue
+from tests.workflows.training import Listener, record, same_weights, weights
 
+FOLDERS = ("CoLA", "MNLI", "MRPC", "QNLI", "QQP", "RTE", "SST-2", "STS-B", "WNLI")
 ORDER = ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
-
-
-@pytest.fixture(scope="module")
-def glue_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_glue(tmp_path_factory.mktemp("glue"))
-
-
-@pytest.fixture(scope="module")
-def whole(tiny_encoder: Path, glue_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a finished suite of all nine tasks; tests must not change it."""
-    folder = tmp_path_factory.mktemp("suite")
-    settings = {"glue/rte": {"init_from": "glue/mnli", "train.max_steps": 2}}
-    return train_suite("glue", data=glue_data, encoder=tiny_encoder, runs=folder, settings=settings).suite
 
 
 def scores(folder: Path, split: str = "validation") -> dict[str, Any]:
@@ -66,7 +60,7 @@ def test_task_without_train_is_left_out_and_said(tiny_encoder: Path, glue_data: 
     found = train_suite("glue/ax,glue/wnli", **options).summary
     assert found.tasks == ("glue/wnli",)
     assert "glue/ax has no train split, so it is not trained" in listener.notes
-    with pytest.raises(TaskError, match=r"None of the tasks glue/ax has a train split"):
+    with pytest.raises(TaskError, match=r"None of the tasks of glue/ax, has a train split"):
         train_suite("glue/ax,", **options)
 
 
@@ -84,14 +78,29 @@ def test_unknown_task_and_name_below_it_are_named(tiny_encoder: Path, tmp_path: 
         train_suite(seeds=2)
 
 
-def test_missing_data_of_any_task_stops_all_before_the_first(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_task_of_a_group_whose_data_is_not_there_is_left_out_and_said(tiny_encoder: Path, tmp_path: Path) -> None:
+    data = write_glue(tmp_path / "data", without=("QQP", "MNLI", "SST-2", "CoLA", "QNLI", "STS-B", "MRPC"))
+    options: dict[str, Any] = {"data": data, "encoder": tiny_encoder, "runs": tmp_path / "runs"}
+    listener = Listener()
+    found = train_suite("glue", listen=listener, **options).summary
+    assert found.tasks == ("glue/rte", "glue/wnli")
+    assert list(found.left_out) == [f"glue/{name}" for name in ["cola", "mnli", "mrpc", "qnli", "qqp", "sst2", "stsb"]]
+    assert f"glue/qqp is left out: {data} has no train split of it" in listener.notes
+    assert found.average is not None
+    assert found.average.name == "average of 2 tasks"
+    assert evaluate_suite(found.suite).left_out == found.left_out
+    with pytest.raises(TaskError, match=r"None of the tasks of glue has a train split in .*nothing"):
+        train_suite("glue", **options | {"data": write_glue(tmp_path / "nothing", without=tuple(FOLDERS))})
+
+
+def test_missing_data_of_a_task_named_itself_stops_all_before_the_first(tiny_encoder: Path, tmp_path: Path) -> None:
     data = write_glue(tmp_path / "data", without=("QQP", "MNLI"))
     with pytest.raises(
         DataError,
-        match=r"2 of 9 tasks cannot be trained, so none was\. glue/mnli: There is no train split .*; glue/qqp: There is "
-        r".* The others alone: bertkit finetune glue/cola,glue/mrpc,glue/qnli,glue/rte,",
+        match=r"2 of 4 tasks cannot be trained, so none was\. glue/mnli: There is no train split .*; glue/qqp: "
+        r"There is .* The others alone: bertkit finetune glue/cola,glue/rte\.",
     ):
-        train_suite("glue", data=data, encoder=tiny_encoder, runs=tmp_path / "runs")
+        train_suite("glue/cola,glue/mnli,glue/qqp,glue/rte", data=data, encoder=tiny_encoder, runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
@@ -134,8 +143,8 @@ def test_init_from_is_ordered_and_said(whole: Path) -> None:
 
 
 def test_init_from_for_all_is_not_for_the_task_itself() -> None:
-    found = suite._tasks("glue/rte,glue/mnli,glue/mrpc", {"init_from": "glue/mnli"}, lambda _: None)
-    assert [(task.name, task.init_from) for task in found] == [
+    found = plan.chosen("glue/rte,glue/mnli,glue/mrpc", {"init_from": "glue/mnli"}, None, lambda _: None)
+    assert [(task.name, task.init_from) for task in found[0]] == [
         ("glue/mnli", ""), ("glue/rte", "glue/mnli"), ("glue/mrpc", "glue/mnli")
     ]  # fmt: skip
 
@@ -143,20 +152,18 @@ def test_init_from_for_all_is_not_for_the_task_itself() -> None:
 def test_tasks_that_start_from_each_other_are_refused() -> None:
     settings = {"glue/rte": {"init_from": "glue/mrpc"}, "glue/mrpc": {"init_from": "glue/rte"}}
     with pytest.raises(ConfigError, match=r"The tasks glue/rte, glue/mrpc start from each other \(init_from\)"):
-        suite._tasks("glue/rte,glue/mrpc", settings, lambda _: None)
+        plan.chosen("glue/rte,glue/mrpc", settings, None, lambda _: None)
 
 
-def test_init_from_outside_the_suite_is_a_run(
-    whole: Path, tiny_encoder: Path, glue_data: Path, tmp_path: Path
-) -> None:
+def test_init_from_outside_the_suite_is_a_run(whole: Path, tiny_encoder: Path, glue_data: Path, tmp_path: Path) -> None:
     import bertkit
 
     options: dict[str, Any] = {"data": glue_data, "precision": "float32", "threads": 1}
-    settings = {"train.max_steps": 1, "init_from": str(whole / "mnli")}
+    settings = QUICK | {"init_from": str(whole / "mnli")}
     run = bertkit.finetune("glue/rte", out=tmp_path / "rte", settings=settings, **options).run
     assert record(run)["encoder"] == record(whole / "mnli")["encoder"]
     with pytest.raises(ConfigError, match=r"glue/rte starts from 'glue/mnli' \(init_from\), which is no run\. In a "):
-        bertkit.finetune("glue/rte", settings={"init_from": "glue/mnli"}, runs=tmp_path, **options)
+        bertkit.finetune("glue/rte", settings=QUICK | {"init_from": "glue/mnli"}, runs=tmp_path, **options)
     with pytest.raises(ConfigError, match=r"was trained from the encoder .*tiny-bert, and --encoder is minilm"):
         bertkit.finetune("glue/rte", settings=settings, encoder="minilm", **options)
 
@@ -189,11 +196,11 @@ def test_average_over_fewer_tasks_says_so() -> None:
         return [{"validation": {"accuracy": value}}]
 
     some = {"glue/rte": one(0.5), "glue/wnli": one(0.7), "demo/reviews": one(1.0), "glue/mnli": one(1.0)}
-    found = suite._average(some)
+    found = table.average(some)
     assert found is not None
     assert (found.name, found.tasks) == ("average of 2 tasks", ("glue/rte", "glue/wnli"))
     assert found.spread.mean == pytest.approx(0.6)
-    assert suite._average({"glue/rte": one(0.5)}) is None
+    assert table.average({"glue/rte": one(0.5)}) is None
 
 
 def test_average_of_several_seeds_is_taken_seed_by_seed() -> None:
@@ -201,20 +208,20 @@ def test_average_of_several_seeds_is_taken_seed_by_seed() -> None:
         "glue/rte": [{"validation": {"accuracy": value}} for value in (0.5, 0.7)],
         "glue/wnli": [{"validation": {"accuracy": value}} for value in (0.3, 0.6)],
     }
-    found = suite._average(two)
+    found = table.average(two)
     assert found is not None
     assert found.spread.values == (pytest.approx(0.4), pytest.approx(0.65))
 
 
 def test_facts_fit_the_shipped_tasks() -> None:
-    rule = suite.facts()["average"]
+    rule = facts.facts()["average"]
     assert "glue/ax" not in rule
     assert len(rule) == 9
     for task, keys in rule.items():
         found = catalog.find_task(task)
         assert {key.split(".")[1] for key in keys} == set(found.metrics)
         assert {key.split(".")[0] for key in keys} <= set(found.data.splits)
-    for row in suite.facts()["published"]:
+    for row in facts.facts()["published"]:
         assert all(set(keys) <= set(rule[task]) for task, keys in row["scores"].items())
 
 
@@ -223,14 +230,14 @@ def test_facts_fit_the_shipped_tasks() -> None:
     [("google-bert/bert-base-cased", "0.9232"), ("bert-base-cased", "0.9232"), ("FacebookAI/roberta-base", "0.948")],
 )
 def test_published_row_is_that_of_the_same_encoder(name: str, wanted: str) -> None:
-    row = suite._published_row(name)
+    row = facts.published_row(name)
     assert row is not None
-    assert suite._share(row["scores"]["glue/sst2"]["validation.accuracy"]) == wanted
+    assert facts.share(row["scores"]["glue/sst2"]["validation.accuracy"]) == wanted
 
 
 @pytest.mark.parametrize("name", ["minilm", "me/bert-base-cased", "/home/me/bert-base-cased", "bert-large-cased"])
 def test_no_row_is_published_for_another_encoder(name: str) -> None:
-    assert suite._published_row(name) is None
+    assert facts.published_row(name) is None
 
 
 def test_published_scores_stand_in_the_table(whole: Path, tmp_path: Path) -> None:
@@ -278,6 +285,88 @@ def test_interrupted_suite_goes_on_where_it_was(tiny_encoder: Path, glue_data: P
     assert [start.step for start in starts] == [1, 0]
     assert train_suite(*given, out=out, **options).summary == done.summary
     assert train_suite(resume=out).summary == done.summary
+
+
+def test_suite_that_was_killed_goes_on_with_the_same_command(
+    tiny_encoder: Path, glue_data: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"data": glue_data, "encoder": tiny_encoder}
+    settings = {"train.max_steps": 3, "train.save_steps": 1}
+
+    class Killed(BaseException):
+        """What no handler of the code takes for its own, as the end of a process."""
+
+    def die(event: Any) -> None:
+        if isinstance(event, Checkpoint) and event.step == 2:
+            raise Killed
+
+    out = tmp_path / "killed"
+    with pytest.raises(Killed):
+        train_suite("glue/rte,glue/wnli", out=out, settings=settings, listen=die, **options)
+    assert record(out / "rte")["status"] == "running"
+    (out / "wnli").mkdir()
+    (out / "wnli" / ".run.json.4711").write_text("{")
+    again = Listener()
+    done = train_suite("glue/rte,glue/wnli", out=out, settings=settings, listen=again, **options)
+    assert [event.step for event in again.events if type(event).__name__ == "Start"] == [2, 0]
+    whole = train_suite("glue/rte,glue/wnli", out=tmp_path / "whole", settings=settings, **options)
+    assert done.summary.lines == whole.summary.lines
+    assert same_weights(out / "rte", tmp_path / "whole/rte")
+    assert not list(out.glob(".*"))
+
+
+@pytest.mark.slow
+def test_processes_share_a_suite_and_come_to_the_same(tiny_encoder: Path, glue_data: Path, tmp_path: Path) -> None:
+    settings = QUICK | {"glue/mrpc": {"init_from": "glue/rte"}}
+    options: dict[str, Any] = {"data": str(glue_data), "encoder": str(tiny_encoder), "seeds": [1, 2]}
+    options |= {"settings": settings, "precision": "float32", "threads": 1}
+    out, given = tmp_path / "shared", "glue/mrpc,glue/rte,glue/wnli"
+    code = (
+        "import bertkit, json, sys; given = json.load(sys.stdin)\n"
+        "bertkit.finetune_suite(**given, listen=lambda event: print(getattr(event, 'message', '')))"
+    )
+    asked = json.dumps({"task": given, "out": str(out), **options})
+    start = partial(subprocess.Popen, [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    both = [start(text=True), start(text=True)]
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write(asked)
+        process.stdin.flush()
+        process.stdin.close()
+        process.stdin = None
+    said = "".join(process.communicate(timeout=300)[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(re.findall(r"run (\d) of 6", said)) == list("123456")
+    alone = train_suite(given, out=tmp_path / "alone", **options).summary
+    shared = evaluate_suite(out)
+    assert (shared.lines, shared.average, shared.kept) == (alone.lines, alone.average, alone.kept)
+    for member in read_suite(out)["runs"]:
+        assert same_weights(out / member["run"], tmp_path / "alone" / member["run"])
+
+
+def test_run_that_another_process_trains_is_waited_for(
+    tiny_encoder: Path, glue_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "PAUSE", 0.01)
+    options: dict[str, Any] = {"data": glue_data, "encoder": tiny_encoder, "out": tmp_path / "suite"}
+    stop = Listener(stop_at=1)
+    train_suite("glue/rte,glue/wnli", listen=stop, should_stop=stop.should_stop, **options)
+    opened = Suite.open(tmp_path / "suite")
+    listener = Listener()
+    asked = 0
+
+    def give_up() -> bool:
+        nonlocal asked
+        asked += any(note.startswith("waiting") for note in listener.notes)
+        return asked > 3
+
+    with opened.alone(opened.members[0]) as mine:
+        assert mine
+        found = train_suite("glue/rte,glue/wnli", listen=listener, should_stop=give_up, **options)
+    assert found.status == "interrupted"
+    assert "waiting for other processes: rte" in listener.notes
+    assert list(found.summary.unfinished) == ["glue/rte"]
+    assert train_suite("glue/rte,glue/wnli", **options).status == "finished"
 
 
 def test_other_plan_at_the_same_place_is_refused(whole: Path, tiny_encoder: Path, glue_data: Path) -> None:
