@@ -117,6 +117,20 @@ def ignore(event: Event) -> None:
     """Take an event and do nothing: the default listener."""
 
 
+def once(listen: Listener) -> Listener:
+    """Return a listener that passes each note on the first time only: what is true of several runs is told once."""
+    told: set[str] = set()
+
+    def pass_on(event: Event) -> None:
+        if isinstance(event, Note):
+            if event.message in told:
+                return
+            told.add(event.message)
+        listen(event)
+
+    return pass_on
+
+
 def to_json(event: Event) -> dict[str, Any]:
     """Return the line that ``events.jsonl`` holds for ``event``; tensors are left out."""
     row = asdict(event) if not isinstance(event, Checkpoint) else {"step": event.step, "best": event.best}

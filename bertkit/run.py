@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from bertkit.events import Checkpoint, Event, to_json
 STATUSES = ("created", "running", "finished", "interrupted", "failed")
 SUITE = "suite.json"
 """The file that makes a folder of runs a suite."""
+SWEEP = "sweep.json"
+"""The file that makes a folder of runs, its trials, a sweep."""
 NEEDED = {"task", "encoder", "seed", "created", "request", "resolved_task", "config", "held_out_rows", "held_out_hash"}
 """What every ``run.json`` holds from the start."""
 MODEL_FACTS = "bertkit.json"
@@ -66,16 +68,10 @@ class Run:
         file = folder / "run.json"
         if not file.is_file():
             raise RunError(f"{folder} is no run: it has no run.json. 'bertkit runs ls' lists the runs.")
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{file} is damaged: {error}. Train again, or restore it from a copy.") from error
-        if not isinstance(record, dict) or record.get("status") not in STATUSES:
+        record = _read(file)
+        if record.get("status") not in STATUSES:
             raise RunError(f"{file} is damaged: it holds no known status. Train again, or restore it from a copy.")
-        missing = sorted(NEEDED - record.keys())
-        if missing:
-            raise RunError(f"{file} is damaged: it lacks {', '.join(missing)}. Train again, or restore it from a copy.")
-        return cls(folder, record)
+        return cls(folder, _whole(file, record, NEEDED))
 
     def remove(self) -> None:
         """Delete the folder: for a run that failed before its first step."""
@@ -158,7 +154,7 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> Path:
         """Write a JSON file whole or not at all."""
-        return self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return write_json(self.folder / name, value)
 
     def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
         """Write a JSON Lines file whole or not at all; lone surrogates stay escaped."""
@@ -272,8 +268,8 @@ class Run:
 def find(where: str | Path | None, runs: Path) -> Run:
     """Find a run: by folder, by name below ``runs``, or the newest finished one there.
 
-    Of a suite's folder that holds runs of one task, it is the one that was kept. Nor are the others of them, which
-    were trained beside it, looked at where the newest is wanted.
+    Of a sweep's folder it is the best trial, of a suite's that holds runs of one task the one that was kept. The
+    others, which were trained beside it, are not looked at where the newest is wanted.
 
     Raises:
         RunError: if there is none.
@@ -284,10 +280,12 @@ def find(where: str | Path | None, runs: Path) -> Run:
                 return Run.open(folder)
             if suite_of(folder) is not None:
                 return Run.open(_kept_of(folder))
+            if (folder / SWEEP).is_file():
+                return Run.open(_best_of(folder))
         near = did_you_mean(str(where), (run.folder.name for run in ls(runs)))
         raise RunError(f"There is no run '{where}'.{near} 'bertkit runs ls' lists the runs below {runs}.")
     every = ls(runs)
-    finished = [run for run in every if run.status == "finished" and _chosen(run)]
+    finished = [run for run in every if run.status == "finished" and kept(run) is not False]
     if not finished:
         rest = f"; {every[-1].folder} is '{every[-1].status}'" if every else ""
         raise RunError(
@@ -298,12 +296,16 @@ def find(where: str | Path | None, runs: Path) -> Run:
 
 
 def ls(runs: Path) -> list[Run]:
-    """Return the runs below ``runs`` and in suites there, oldest first; what is none, or damaged, is left out."""
+    """Return the runs below ``runs``, and in suites and sweeps there, oldest first; damaged ones are left out."""
     found = []
     folders = [file.parent for file in sorted(runs.glob("*/run.json"))]
     for suite in sorted(runs.glob(f"*/{SUITE}")):
         with suppress(RunError):
             folders += [suite.parent / member["run"] for member in read_suite(suite.parent)["runs"]]
+    for sweep in sorted(runs.glob(f"*/{SWEEP}")):
+        with suppress(RunError):
+            read_sweep(sweep.parent)
+            folders += sorted(sweep.parent.glob("trial-*"))
     for folder in folders:
         with suppress(RunError):
             found.append(Run.open(folder))
@@ -327,14 +329,39 @@ def read_suite(folder: Path) -> dict[str, Any]:
         RunError: if it is damaged.
     """
     file = folder / SUITE
+    return _whole(file, _read(file), {"name", "created", "request", "runs", "kept"})
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """Return what ``sweep.json`` holds.
+
+    Raises:
+        RunError: if there is none, or it is damaged.
+    """
+    file = folder / SWEEP
+    if not file.is_file():
+        raise RunError(f"{folder} is no sweep: it has no {SWEEP}.")
+    return _whole(file, _read(file), {"id", "storage", "request", "num_trials", "status", "best"})
+
+
+def trial_folder(sweep: Path, number: int) -> Path:
+    """Return the run folder of a sweep's trial, counted from 1."""
+    return sweep / f"trial-{number:03d}"
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged: {error}. Train again, or restore it from a copy.") from error
-    missing = sorted({"name", "created", "request", "runs", "kept"} - found.keys())
+    return found if isinstance(found, dict) else {}
+
+
+def _whole(file: Path, record: dict[str, Any], needed: Collection[str]) -> dict[str, Any]:
+    missing = sorted(set(needed) - record.keys())
     if missing:
         raise RunError(f"{file} is damaged: it lacks {', '.join(missing)}. Train again, or restore it from a copy.")
-    return found
+    return record
 
 
 def _kept_of(folder: Path) -> Path:
@@ -351,21 +378,38 @@ def _kept_of(folder: Path) -> Path:
     if len(tasks) > 1:
         places = ", ".join(str(suite / Path(member["run"]).parts[0]) for member in members[:3])
         raise RunError(f"{folder} holds runs of {len(tasks)} tasks ({', '.join(tasks)}). Name one: {places}.")
-    kept = record["kept"].get(tasks[0]) if tasks else None
-    if kept is None:
+    chosen = record["kept"].get(tasks[0]) if tasks else None
+    if chosen is None:
         raise RunError(
             f"{folder} is not finished, so no model was chosen. 'bertkit finetune --resume {suite}' goes on with it."
         )
-    return suite / str(kept["run"])
+    return suite / str(chosen["run"])
 
 
-def _chosen(run: Run) -> bool:
-    """Say whether a run stands for itself, or was kept by the suite that it belongs to."""
+def _best_of(sweep: Path) -> Path:
+    """Return the run of a sweep's best trial.
+
+    Raises:
+        RunError: if none has finished, or it was trained on another machine.
+    """
+    best = read_sweep(sweep)["best"]
+    if best is None:
+        raise RunError(f"No trial of {sweep} has finished yet. 'bertkit sweep --resume {sweep}' goes on with it.")
+    folder = trial_folder(sweep, best["trial"])
+    if not (folder / "run.json").is_file():
+        raise RunError(f"The best trial of {sweep} is not in it, but at {best['run']}. Fetch that folder and name it.")
+    return folder
+
+
+def kept(run: Run) -> bool | None:
+    """Say whether a suite kept a run, or it is a sweep's best trial; None of a run that stands for itself."""
     for place in list(run.folder.parents)[:2]:
         if (place / SUITE).is_file():
-            kept = read_suite(place)["kept"].values()
-            return run.folder in [place / one["run"] for one in kept]
-    return True
+            return run.folder in [place / one["run"] for one in read_suite(place)["kept"].values()]
+    if (run.folder.parent / SWEEP).is_file():
+        best = read_sweep(run.folder.parent)["best"]
+        return best is not None and run.folder == trial_folder(run.folder.parent, best["trial"])
+    return None
 
 
 def new_folder(runs: Path, *, name: str, out: Path | None) -> Path:
@@ -376,6 +420,11 @@ def new_folder(runs: Path, *, name: str, out: Path | None) -> Path:
     """
     with _disk_errors(out or runs):
         return _fresh(out) if out else _numbered(runs, name)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a JSON file whole or not at all."""
+    return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -428,7 +477,7 @@ def _numbered(runs: Path, name: str) -> Path:
 
 def _fresh(out: Path) -> Path:
     # What a process that was killed in its first moments left behind is nothing.
-    if out.is_dir() and not all(re.fullmatch(r"\.(run|suite)\.json\.\d+", path.name) for path in out.iterdir()):
+    if out.is_dir() and not all(re.fullmatch(r"\.(run|suite|sweep)\.json\.\d+", path.name) for path in out.iterdir()):
         raise RunError(f"{out} is not empty and is no run. Name another folder with --out.")
     out.mkdir(parents=True, exist_ok=True)
     return out

@@ -104,7 +104,7 @@ def finetune(
         found, rows = task_of(data if task is None else task, settings)
         given = folder_or_name(str(encoder))
         start = start_of(start_from or found.init_from, Path(runs), given, found)
-        chosen = str(start.record["encoder"]) if start else _encoder_name(given, found, listen)
+        chosen = str(start.record["encoder"]) if start else encoder_name(given, found, listen)
         request = Request(
             task=found,
             encoder=chosen,
@@ -124,16 +124,13 @@ def finetune(
     return Training(request, listen, should_stop, began).run(run, Path(runs), Path(out) if out else None)
 
 
-def _encoder_name(given: str, task: Task, listen: Listener) -> str:
+def encoder_name(given: str, task: Task, listen: Listener) -> str:
     """Return the encoder to start from, and say so where the user did not."""
     if given:
         return given
     name = task.encoder or DEFAULT_ENCODER
-    listen(
-        Note(
-            message=f"encoder {name}, {'as the task says' if task.encoder else 'the default'} (--encoder names another)"
-        )
-    )
+    said = "as the task says" if task.encoder else "the default"
+    listen(Note(message=f"encoder {name}, {said} (--encoder names another)"))
     return name
 
 

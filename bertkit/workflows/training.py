@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
@@ -137,6 +137,28 @@ class Request:
             "device": config.describe(self.device),
         }
 
+    def arguments(self) -> dict[str, Any]:
+        """Return it as :func:`bertkit.finetune` takes it."""
+        names = ("task", "encoder", "revision", "data", "seed", "limit", "offline", "scored")
+        given = {name: getattr(self, name) for name in names}
+        return given | {"start_from": self.start_from or None} | config.describe(self.device)
+
+    @classmethod
+    def of_json(cls, stored: Mapping[str, Any], where: str, *, offline: bool = False) -> Request:
+        """Return the request that :meth:`to_json` wrote into the file ``where``."""
+        return cls(
+            task=from_table(stored["task_table"], name=stored["task"], where=where),
+            encoder=stored["encoder"],
+            revision=stored["revision"],
+            data=stored["data"],
+            seed=stored["seed"],
+            limit=stored["limit"],
+            device=DeviceConfig(**stored["device"]),
+            offline=offline,
+            start_from=stored.get("start_from", ""),
+            scored=tuple(stored.get("scored", ())),
+        )
+
     @classmethod
     def of_run(cls, run: Run, *, data: Data | None = None, offline: bool = False) -> Request:
         """Return the request that a run was made from.
@@ -147,18 +169,8 @@ class Request:
         stored = run.record["request"]
         if stored["data"] == "python rows" and data is None:
             raise RunError(f"{run.folder} was trained on rows given in Python; give them again with data=.")
-        return cls(
-            task=from_table(stored["task_table"], name=stored["task"], where=f"{run.folder}/run.json"),
-            encoder=stored["encoder"],
-            revision=stored["revision"],
-            data=stored["data"] if data is None else data,
-            seed=stored["seed"],
-            limit=stored["limit"],
-            device=DeviceConfig(**stored["device"]),
-            offline=offline,
-            start_from=stored.get("start_from", ""),
-            scored=tuple(stored.get("scored", ())),
-        )
+        request = cls.of_json(stored, f"{run.folder}/run.json", offline=offline)
+        return request if data is None else replace(request, data=data)
 
 
 class Training:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import bertkit
 from bertkit import catalog
 from bertkit.errors import ConfigError, DataError, RunError, TaskError
 from bertkit.events import Checkpoint
@@ -251,6 +252,16 @@ def test_published_scores_stand_in_the_table(whole: Path, tmp_path: Path) -> Non
     ] == "0.8410"
     assert "learning rate 2e-5" in found.published["google-bert/bert-base-cased"]
     assert evaluate_suite(whole).published == {}
+
+
+def test_baselines_made_afterwards_stand_in_the_table(whole: Path, glue_data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "suite"
+    shutil.copytree(whole, copy)
+    made = bertkit.baseline("glue/wnli", data=glue_data, runs=tmp_path)
+    lines = {line.task: line.baseline for line in evaluate_suite(copy, report="none").lines}
+    best = max(made.baselines, key=lambda name: made.baselines[name]["validation"]["accuracy"])
+    assert lines["glue/wnli"] == f"{made.baselines[best]['validation']['accuracy']:.4f} {best}"
+    assert not lines["glue/rte"]
 
 
 def test_suite_is_evaluated_anew_where_anything_is_asked(whole: Path, glue_data: Path, tmp_path: Path) -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bertkit import catalog, config
 from bertkit import run as run_folders
 from bertkit.errors import RunError
 from bertkit.run import SUITE, Run, now
-from bertkit.workflows import seeds
+from bertkit.workflows import locks, seeds
+from bertkit.workflows.resume import refuse_changes
 from bertkit.workflows.seeds import Kept
 from bertkit.workflows.suite.plan import Member, Plan
 from bertkit.workflows.training import plainly
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 
 class Suite:
@@ -70,8 +67,7 @@ class Suite:
 
     def write(self) -> None:
         """Write ``suite.json``."""
-        text = json.dumps(self.record, indent=2, ensure_ascii=False) + "\n"
-        run_folders.write_text(self.folder / SUITE, text)
+        run_folders.write_json(self.folder / SUITE, self.record)
 
     @property
     def unfinished(self) -> list[Member]:
@@ -81,7 +77,7 @@ class Suite:
     def keep(self, task: str) -> None:
         """Choose a task's run, once all of them are finished, and let ``model/`` beside them be its model."""
         runs = {member.run: run for member in self.of(task) if (run := self.finished(member))}
-        with self._lock("suite"):
+        with locks.in_turn(self._lock("suite")):
             # Another process may have written it.
             self.record["kept"] = run_folders.read_suite(self.folder)["kept"]
             if len(runs) < len(self.of(task)) or task in self.kept:
@@ -94,29 +90,12 @@ class Suite:
             self.record["kept"][task] = asdict(kept)
             self.write()
 
-    @contextmanager
-    def alone(self, member: Member) -> Iterator[bool]:
-        """Keep other processes from a training; give False where one of them has it.
+    def alone(self, member: Member) -> AbstractContextManager[bool]:
+        """Keep other processes from a training; give False where one of them has it."""
+        return locks.alone(self._lock(member.run.replace("/", "-")))
 
-        The operating system takes the lock off a process that dies.
-        """
-        from filelock import Timeout
-
-        lock = self._lock(member.run.replace("/", "-"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
-
-    def _lock(self, name: str) -> BaseFileLock:
-        from filelock import FileLock
-
-        return FileLock(self.folder / f".{name}.lock")
+    def _lock(self, name: str) -> Path:
+        return self.folder / f".{name}.lock"
 
     def unlock(self) -> None:
         """Take away the files of locks, once all is trained."""
@@ -166,15 +145,7 @@ def resumed(where: str | Path, runs: Path, given: Mapping[str, Any]) -> Suite:
     if folder is None:
         raise RunError(f"There is no suite '{where}': no folder of that name has a {SUITE}.")
     suite = Suite.open(run_folders.suite_of(folder) or folder)
-    stored = suite.record["request"]
-    known = stored | stored["device"] | {"out": str(suite.folder)}
-    for name, value in given.items():
-        if value in (None, "", 0) or not value or str(value) == str(known.get(name)):
-            continue
-        raise RunError(
-            f"--resume {suite.folder} goes on with what the suite was started with. Drop {name} ({value}), "
-            "or start a new suite."
-        )
+    refuse_changes(suite.folder, suite.record["request"], given, kind="suite")
     return suite
 
 

@@ -12,8 +12,9 @@ from bertkit import task as tasks
 from bertkit.config import DeviceConfig
 from bertkit.data import glue
 from bertkit.errors import ConfigError, TaskError
-from bertkit.events import Listener, Note
-from bertkit.task import DEFAULT_ENCODER, Task, from_table
+from bertkit.events import Listener, Note, once
+from bertkit.task import Task, from_table
+from bertkit.workflows.finetune import encoder_name
 from bertkit.workflows.preparation import Settings, tables, task_of
 from bertkit.workflows.training import as_json
 
@@ -218,8 +219,5 @@ def _ordered(found: Mapping[str, Task]) -> list[Task]:
 
 def encoders_of(chosen: Sequence[Task], given: str, listen: Listener) -> tuple[str, ...]:
     """Return each task's encoder, and say so where the user did not."""
-    names = tuple(given or task.encoder or DEFAULT_ENCODER for task in chosen)
-    for name in dict.fromkeys(() if given else names):
-        said = "as the task says" if any(task.encoder == name for task in chosen) else "the default"
-        listen(Note(message=f"encoder {name}, {said} (--encoder names another)"))
-    return names
+    told = once(listen)
+    return tuple(encoder_name(given, task, told) for task in chosen)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bertkit.events import ignore
+from bertkit.workflows import standing
 from bertkit.workflows.finetune import already
 from bertkit.workflows.seeds import FLATTERED, Kept, Spread
 from bertkit.workflows.suite.facts import facts, published_row, share
@@ -105,7 +107,8 @@ def summarize(suite: Suite) -> Summary:
         run = suite.finished(member)
         if run is not None:
             found = already(run)
-            results[member] = (found.scores, found.to_json() | {"seed": member.seed})
+            below = standing.of_run(suite.folder.parent, run, ignore) or found.baselines
+            results[member] = (found.scores, found.to_json() | {"seed": member.seed, "baselines": below})
     return summary(suite, results)
 
 

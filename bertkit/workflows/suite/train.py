@@ -87,6 +87,7 @@ def finetune_suite(
     given: dict[str, Any] = {"encoder": folder_or_name(str(encoder)), "revision": revision, "limit": limit}
     if resume is not None:
         given |= {"task": task, "data": data, "out": out, "seed": seed, "seeds": seeds, "settings": settings}
+        given |= {"limit": limit or None}
         suite = folders.resumed(resume, Path(runs), given | asked(where))
         plan = Plan.of_json(suite.record["request"], str(suite.folder / SUITE))
         return _Work(suite, plan, Path(runs), offline, listen, should_stop).all()
@@ -206,20 +207,13 @@ class _Work:
         place = members.index(member) + 1
         self.listen(Note(message=f"{task.name}, seed {member.seed}: run {place} of {len(members)}"))
         source = next((one.run for one in members if (one.task, one.seed) == (task.init_from, member.seed)), None)
+        request = _request(self.plan, task, encoder, member.seed, offline=self.offline)
         done = finetune(
-            task,
-            encoder=encoder,
-            revision=self.plan.revision,
-            data=self.plan.data,
+            **replace(request, start_from=str(self.suite.folder / source) if source else "").arguments(),
             out=self.suite.folder / member.run,
             runs=self.runs,
-            seed=member.seed,
-            limit=self.plan.limit,
-            start_from=self.suite.folder / source if source else None,
-            offline=self.offline,
             listen=self.listen,
             should_stop=self.should_stop,
-            **config.describe(self.plan.device),
         )
         if done.status == "interrupted":
             return True
