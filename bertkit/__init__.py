@@ -24,7 +24,7 @@ _HOME = {
     "check": "bertkit.workflows.check",
     "baseline": "bertkit.workflows.baseline",
     "compare": "bertkit.workflows.compare",
-    "sweep": "bertkit.workflows.sweep",
+    "sweep": "bertkit.workflows.sweep.train",
     "load": "bertkit.workflows.predict",
     "find_task": "bertkit.catalog",
     "Task": "bertkit.task",
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from bertkit.workflows.predict import predict as predict
     from bertkit.workflows.suite.evaluate import evaluate_suite as evaluate_suite
     from bertkit.workflows.suite.train import finetune_suite as finetune_suite
-    from bertkit.workflows.sweep import sweep as sweep
+    from bertkit.workflows.sweep.train import sweep as sweep
 
 
 def __getattr__(name: str) -> Any:

@@ -88,6 +88,9 @@ def _unknown(name: str) -> str:
             f"The suffix of {name} does not say what the file holds. "
             "If it is data, say its format: --set data.format=conll (or conllu, jsonl, csv, tsv, json, parquet)."
         )
+    parts = [part.strip() for part in name.split(",")]
+    if len(parts) > 1 and set(parts) <= set(names()):
+        return f"'{name}' is a list of {len(parts)} tasks, and one is wanted here: name one after the other."
     return f"No task '{name}'.{did_you_mean(name, names())} 'bertkit tasks' lists them all."
 
 

@@ -39,6 +39,7 @@ def choose(config: DeviceConfig) -> Device:
     """
     import torch
 
+    os.environ.setdefault(*PRIMITIVES)
     _keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -82,6 +83,9 @@ def accelerator(device: Device) -> Accelerator:
     return made
 
 
+PRIMITIVES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "320")
+"""oneDNN reads it before its first product. Each shape costs a primitive of about 0.1 MB; of the 1,024 that it keeps by
+default, those of rare shapes fill memory all through a training and are no faster to have."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of ``mallopt`` in glibc's malloc.h."""
 KEPT_BYTES = 2**22

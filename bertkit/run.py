@@ -322,6 +322,11 @@ def suite_of(folder: Path) -> Path | None:
     return None
 
 
+def holds_runs(folder: Path) -> bool:
+    """Say whether a folder is a suite, holds the runs of one task of a suite, or is a sweep."""
+    return suite_of(folder) is not None or (folder / SWEEP).is_file()
+
+
 def read_suite(folder: Path) -> dict[str, Any]:
     """Return what ``suite.json`` holds.
 
@@ -376,7 +381,8 @@ def _kept_of(folder: Path) -> Path:
     members = [m for m in record["runs"] if suite == folder or Path(m["run"]).parts[0] == folder.name]
     tasks = list(dict.fromkeys(member["task"] for member in members))
     if len(tasks) > 1:
-        places = ", ".join(str(suite / Path(member["run"]).parts[0]) for member in members[:3])
+        folders = dict.fromkeys(str(suite / Path(member["run"]).parts[0]) for member in members)
+        places = ", ".join(list(folders)[:3])
         raise RunError(f"{folder} holds runs of {len(tasks)} tasks ({', '.join(tasks)}). Name one: {places}.")
     chosen = record["kept"].get(tasks[0]) if tasks else None
     if chosen is None:

@@ -1,13 +1,13 @@
 """A task: one TOML file that says what to learn from which data. Strict keys; ``extends`` for variants."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
 from bertkit.config import SECTIONS, Tracker
-from bertkit.errors import TaskError, did_you_mean, joined
+from bertkit.errors import TaskError, did_you_mean, sentence
 
 DEFAULT_ENCODER = "google-bert/bert-base-uncased"
 KINDS = ("single", "multi", "regression")
@@ -156,7 +156,7 @@ def from_table(table: Mapping[str, Any], *, name: str, where: str, file: Path | 
     data = table.get("data", {})
     problems = [*_table_problems(table), *_data_problems(data)]
     if problems:
-        raise TaskError(f"{where}: {joined(problems)}.")
+        raise TaskError(f"{where}: {sentence(problems)}")
     return Task(
         name=name,
         type=table["type"],
@@ -178,9 +178,7 @@ def from_table(table: Mapping[str, Any], *, name: str, where: str, file: Path | 
 
 
 def _table_problems(table: Mapping[str, Any]) -> list[str]:
-    problems = [
-        f"'{key}' is not a key of a task.{did_you_mean(key, TASK_KEYS)}" for key in table if key not in TASK_KEYS
-    ]
+    problems = [f"'{key}' is not a key of a task{_near(key, TASK_KEYS)}" for key in table if key not in TASK_KEYS]
     problems += [f"'{key}' is missing" for key in ("type", "data") if key not in table]
     texts = [
         key
@@ -205,6 +203,12 @@ def _table_problems(table: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _near(name: str, choices: Iterable[str]) -> str:
+    """Return ``". Did you mean 'x'?"``, or an empty text, with which the sentence goes on."""
+    near = did_you_mean(name, choices)
+    return f".{near}" if near else ""
+
+
 def _trackers(table: Mapping[str, Any]) -> list[Any]:
     """Return the trackers' names; ``--set track=a,b`` gives them as one text."""
     given = table.get("track", [])
@@ -216,7 +220,7 @@ def _trackers(table: Mapping[str, Any]) -> list[Any]:
 def _tracker_problems(table: Mapping[str, Any]) -> list[str]:
     known, names = get_args(Tracker), _trackers(table)
     problems = [
-        f"'track' names {name!r}, and there is {', '.join(known)}.{did_you_mean(str(name), known)}"
+        f"'track' names {name!r}, and there is {', '.join(known)}{_near(str(name), known)}"
         for name in names
         if name not in known
     ]
@@ -226,9 +230,7 @@ def _tracker_problems(table: Mapping[str, Any]) -> list[str]:
 def _data_problems(data: Any) -> list[str]:
     if not isinstance(data, dict):
         return ["[data] must be a table"]
-    problems = [
-        f"'data.{key}' is not a key of a task.{did_you_mean(key, DATA_KEYS)}" for key in data if key not in DATA_KEYS
-    ]
+    problems = [f"'data.{key}' is not a key of a task{_near(key, DATA_KEYS)}" for key in data if key not in DATA_KEYS]
     for key in ("splits", "files", "local"):
         value = data.get(key, {})
         if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):

@@ -38,6 +38,7 @@ def test_group_is_a_folder():
         ("glue/sst-2", r"No task 'glue/sst-2'\. Did you mean 'glue/sst2'\? 'bertkit tasks' lists them all"),
         ("zzzzzz", r"No task 'zzzzzz'\. 'bertkit tasks' lists"),
         ("glue", r"'glue' is a group of tasks: name one of glue/ax, glue/cola"),
+        ("glue/rte,glue/cola", r"'glue/rte,glue/cola' is a list of 2 tasks, and one is wanted here"),
         ("./nowhere.toml", r"There is no task file \./nowhere\.toml\. 'bertkit tasks new DATA' writes one"),
         ("/nowhere/task", r"There is no task file /nowhere/task"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -187,3 +188,13 @@ def test_freed_memory_is_kept_where_the_user_says_nothing_else(
     monkeypatch.setattr(device.os, "environ", environment)
     device._keep_freed_memory.__wrapped__()
     assert seen == calls
+
+
+def test_onednns_cache_is_limited_unless_the_environment_says_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, value = device.PRIMITIVES
+    monkeypatch.delenv(name, raising=False)
+    device.choose(DeviceConfig(device="cpu"))
+    assert os.environ[name] == value
+    monkeypatch.setenv(name, "2000")
+    device.choose(DeviceConfig(device="cpu"))
+    assert os.environ[name] == "2000"

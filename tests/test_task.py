@@ -45,6 +45,15 @@ def test_wrong_key_is_named(change, message):
         make({**WHOLE, **change})
 
 
+def test_message_ends_with_one_stop():
+    with pytest.raises(TaskError) as caught:
+        make({**WHOLE, "track": "zzz"})
+    assert str(caught.value).endswith("there is tensorboard, trackio, wandb, mlflow.")
+    with pytest.raises(TaskError) as caught:
+        make({**WHOLE, "zzz": 1})
+    assert str(caught.value).endswith("'zzz' is not a key of a task.")
+
+
 def test_data_may_be_left_to_the_command_line():
     assert make({"type": "sequence-classification", "data": {}}).data.hub == ""
 

@@ -347,6 +347,8 @@ class SequenceClassification(Adapter):
             return f"not calibrated: all of the {len(examples)} validation rows that were kept for it are right{few}"
         self.temperature = temperature
         said = f"temperature {temperature:.4f}"
+        if temperature > 0.99 * calibration.TEMPERATURES[1]:
+            said += " (the highest that is tried: on these rows the probabilities say next to nothing)"
         if self.kind == "multi" or len(self.labels) == 2:
             several, metric = self.kind == "multi", self.task.metrics[0]
             table = calibration.tempered(table, temperature, several=several)

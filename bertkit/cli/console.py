@@ -112,9 +112,8 @@ def score_table(
     rows = []
     for split, scores in splits.items():
         for name, value, interval in with_intervals(scores):
-            between = f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""
             others = (_cell(found.get(split, {}).get(name)) for found in beside.values())
-            rows.append((split, name, f"{value:.4f}", between, *others))
+            rows.append((split, name, f"{value:.4f}", _between(interval), *others))
     table(title, ("split", "metric", "score", "95 % interval", *beside), rows)
 
 
@@ -124,8 +123,7 @@ def baseline_table(baselines: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> 
     for place, (baseline, splits) in enumerate(baselines.items()):
         for split, scores in splits.items():
             for name, value, interval in with_intervals(scores):
-                between = f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""
-                rows[split, name, place] = (split, name, baseline, f"{value:.4f}", between)
+                rows[split, name, place] = (split, name, baseline, f"{value:.4f}", _between(interval))
     order = list(dict.fromkeys((split, name) for split, name, _ in rows))
     places = range(len(baselines))
     shown = [rows[split, name, place] for split, name in order for place in places if (split, name, place) in rows]
@@ -163,16 +161,20 @@ def _seed_table(found: Summary) -> None:
     rows = []
     for line in found.lines:
         kept = found.kept.get(line.task)
-        for seed, value in zip(found.seeds, line.spread.values, strict=True):
+        for seed, value, interval in zip(found.seeds, line.spread.values, line.intervals, strict=True):
             mark = "kept" if kept is not None and kept.seed == seed else ""
-            rows.append((line.task, line.name, seed, f"{value:.4f}", mark))
-    table("every run", ("task", "metric", "seed", "score", ""), rows)
+            rows.append((line.task, line.name, seed, f"{value:.4f}", _between(interval), mark))
+    table("every run", ("task", "metric", "seed", "score", "95 % interval", ""), rows)
 
 
 def _numbers(spread: Spread, interval: Sequence[float] | None, several: bool) -> tuple[str, ...]:
     if several:
         return tuple(_cell(value) for value in (spread.mean, spread.standard_deviation, spread.median, spread.best))
-    return f"{spread.mean:.4f}", f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""
+    return f"{spread.mean:.4f}", _between(interval)
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return f"{interval[0]:.4f} .. {interval[1]:.4f}" if interval else ""
 
 
 def details(found: Mapping[str, Any]) -> None:

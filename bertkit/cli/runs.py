@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show and compare runs.", ric
 
 @app.command("ls")
 def ls(runs: options.Runs = options.RUNS, json: options.Json = False) -> None:
-    """List the runs, oldest first."""
+    """List the runs, also those in suites and sweeps, oldest first."""
     from dataclasses import asdict
 
     from bertkit.workflows import runs as workflow
@@ -35,10 +35,15 @@ def ls(runs: options.Runs = options.RUNS, json: options.Json = False) -> None:
     if not found:
         console.say(f"there are no runs below {runs}; 'bertkit finetune demo/reviews' makes one")
         return
+    grouped = any(r.kept is not None for r in found)
     rows = [
-        (r.run, r.status, r.seed, r.metric, "" if r.score is None else f"{r.score:.4f}", r.created[:16]) for r in found
+        (
+            *(r.run, r.status, r.seed, r.metric, "" if r.score is None else f"{r.score:.4f}", r.created[:16]),
+            *(["kept" if r.kept else ""] if grouped else []),
+        )
+        for r in found
     ]
-    console.table("", ("run", "status", "seed", "metric", "validation", "created"), rows)
+    console.table("", ("run", "status", "seed", "metric", "validation", "created", *([""] if grouped else [])), rows)
 
 
 @app.command("show")

@@ -10,7 +10,7 @@ import typer
 from bertkit.cli import console, interrupt, options
 
 if TYPE_CHECKING:
-    from bertkit.workflows.sweep import Swept
+    from bertkit.workflows.sweep.table import Swept
 
 
 def command(
@@ -66,7 +66,7 @@ def command(
     }
     given |= {"limit": limit, "resume": resume, "settings": options.settings(set_), "device": device}
     given |= {"precision": precision, "threads": threads, "offline": offline}
-    from bertkit.workflows.sweep import sweep
+    from bertkit.workflows.sweep.train import sweep
 
     shown = console.Console()
     with interrupt.handled() as stopping:
@@ -88,7 +88,7 @@ def command(
 
 
 def _show(found: Swept) -> None:
-    from bertkit.workflows.space import shown
+    from bertkit.workflows.sweep.space import shown
 
     keys = list(dict.fromkeys(key for trial in found.trials for key in trial.settings))
     rows = [

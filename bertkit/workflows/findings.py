@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,6 +36,10 @@ SELDOM = 10
 """Training rows of a label below which it is rare, and rows of a split below which its balance says nothing."""
 DRIFTED = 0.15
 """Share of rows that would have to be labelled otherwise for two splits to have the same balance."""
+DENYING = ("not", "non", "no", "un", "in", "ir", "dis")
+"""What turns a label into its absence, at its beginning."""
+DENIALS = {("no", "yes"), ("false", "true"), ("negative", "positive"), ("neg", "pos"), ("0", "1"), ("ham", "spam")}
+"""A label that says that something is not there, and the one that says that it is."""
 FEW = 20
 """Rows of a split below which shares of it say nothing."""
 
@@ -115,6 +120,7 @@ def content(dataset: Dataset, adapter: Adapter, splits: Sequence[SplitReport], e
         truths = [row.truth for row in rows[report.name] if row.truth is not None]
         if _one_label_each(truths) and (how := giveaways.is_sorted(truths)):
             found.warnings.append(f"{report.name} is sorted by label ({how}): cut no split off its start or end")
+    _judge_labels(adapter, found)
     _judge_balance(splits, adapter, found)
     _shared_documents(dataset, adapter, found)
     _judge_columns(dataset, adapter, rows, found)
@@ -199,6 +205,39 @@ def _way_out(script: str) -> str:
     if script == "Chinese":
         return "choose an encoder that reads Chinese, such as --encoder google-bert/bert-base-chinese"
     return "choose an encoder of the texts' language, such as --encoder google-bert/bert-base-multilingual-cased"
+
+
+def _judge_labels(adapter: Adapter, found: Content) -> None:
+    """Say which labels are one label in two spellings, and where their order is not the expected one."""
+    names = adapter.labels
+    if adapter.task.kind not in ("single", "multi"):
+        return
+    spelled: dict[str, list[str]] = {}
+    for name in names:
+        spelled.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    twice = [" and ".join(map(repr, same)) for same in spelled.values() if len(same) > 1]
+    if twice:
+        found.warnings.append(
+            f"labels differ in upper and lower case or white space alone, and count as different ones: "
+            f"{joined(twice, most=NAMED)}"
+        )
+    if len(names) == 2 and "f1" in adapter.task.metrics and _denies(names[1], names[0]):
+        found.warnings.append(
+            f"the order of the labels is unusual: '{names[1]}' has id 1, so that 'f1' is of it and not of "
+            f"'{names[0]}'; --set 'labels=[\"{names[1]}\", \"{names[0]}\"]' turns them round"
+        )
+    numbers = [re.findall(r"\d+(?:\.\d+)?", name) for name in names]
+    if len(names) > 2 and all(len(one) == 1 for one in numbers):
+        order = [float(one[0]) for one in numbers]
+        if order != sorted(order) and order != sorted(order, reverse=True):
+            shown = joined(map(repr, names), most=NAMED)
+            found.notes.append(f"the labels are not in the order of their numbers: {shown}; --set labels=[...] sets it")
+
+
+def _denies(name: str, other: str) -> bool:
+    """Say whether a label reads as the absence of another: ``not_spam`` of ``spam``, ``no`` of ``yes``."""
+    one, two = (re.sub(r"[^a-z0-9]", "", each.casefold()) for each in (name, other))
+    return (one, two) in DENIALS or (bool(two) and one in {f"{prefix}{two}" for prefix in DENYING})
 
 
 def _judge_balance(splits: Sequence[SplitReport], adapter: Adapter, found: Content) -> None:

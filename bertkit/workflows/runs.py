@@ -26,6 +26,8 @@ class RunLine:
     score: float | None
     """The first metric on validation, where the run finished."""
     created: str
+    kept: bool | None = None
+    """Whether its suite kept it, or it is the best trial of its sweep; None of a run that stands for itself."""
 
     @classmethod
     def of(cls, run: Run) -> RunLine:
@@ -44,11 +46,12 @@ class RunLine:
             metric=metric,
             score=splits.get("validation", {}).get(metric),
             created=record["created"],
+            kept=run_folders.kept(run),
         )
 
 
 def ls(runs: str | Path = "runs") -> list[RunLine]:
-    """Return the runs below ``runs``, oldest first."""
+    """Return the runs below ``runs``, those of suites and sweeps among them, oldest first."""
     return [RunLine.of(run) for run in run_folders.ls(Path(runs))]
 
 

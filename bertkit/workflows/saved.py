@@ -14,7 +14,7 @@ from bertkit.adapters.base import Adapter, Example
 from bertkit.config import Backend, DeviceConfig, EvalConfig, PredictConfig, TrainConfig
 from bertkit.encoder import Encoder, Source
 from bertkit.errors import ConfigError, ModelError, RunError
-from bertkit.run import MODEL_FACTS, Run, suite_of
+from bertkit.run import MODEL_FACTS, Run, holds_runs
 from bertkit.run import find as find_run
 from bertkit.task import DataSource, Task, from_table
 from bertkit.workflows.preparation import Settings, configs, tables
@@ -155,9 +155,9 @@ def find(
     folder = Path(where).expanduser() if where is not None else None
     if folder is not None and (folder / MODEL_FACTS).is_file():
         return _of_facts(str(folder), folder, None, task, labels, settings)
-    named_run = (runs / str(where) / "run.json").is_file() or suite_of(runs / str(where)) is not None
+    named_run = (runs / str(where) / "run.json").is_file() or holds_runs(runs / str(where))
     no_model = folder is not None and not folder.is_dir() and "/" not in str(where) and task is None
-    if folder is None or (folder / "run.json").is_file() or suite_of(folder) or named_run or no_model:
+    if folder is None or (folder / "run.json").is_file() or holds_runs(folder) or named_run or no_model:
         run = find_run(where, runs)
         return _of_facts(str(run.folder), run.model_folder, run, task, labels, settings)
     return _foreign(str(where), task, labels, offline=offline)

@@ -141,7 +141,7 @@ def _models(opened: Suite, wanted: Sequence[Part]) -> dict[str, Run]:
     kept = opened.kept
     missing = [part for part in wanted if part.model not in kept]
     if missing:
-        named = joined(f"{part.name} ({part.model})" for part in missing)
+        named = joined((f"{part.name} ({part.model})" for part in missing), most=len(wanted))
         raise RunError(
             f"{opened.folder} has no finished run for {len(missing)} of the {len(wanted)} files that the leaderboard "
             f"wants: {named}. It takes no part of them; 'bertkit finetune glue' trains all tasks."

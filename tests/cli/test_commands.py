@@ -101,7 +101,8 @@ def test_finetune_json_is_one_object(bertkit: Any, tiny_encoder: Path, reviews_f
     done = bertkit(*command)
     found = json.loads(done.out)
     assert list(found) == [
-        "run", "task", "encoder", "scores", "best_step", "steps", "seconds", "examples_per_second", "tokens_per_second"
+        "run", "task", "encoder", "scores", "best_step", "steps", "seconds", "examples_per_second", "tokens_per_second",
+        "warnings",
     ]  # fmt: skip
     assert found["scores"]["validation"].keys() == {"accuracy", "accuracy_interval", "f1", "f1_interval"}
     assert (found["run"], found["steps"]) == ("here", 3)
@@ -135,7 +136,7 @@ def test_eval_json_is_one_object(bertkit: Any, runs: Path, tmp_path: Path) -> No
     file = write_jsonl(tmp_path / "dev.jsonl", reviews(20, seed=5))
     done = bertkit("eval", "one", "--data", file, "--json", "--threads", 1)
     found = json.loads(done.out)
-    assert list(found) == ["run", "task", "split", "num_examples", "scores"]
+    assert list(found) == ["run", "task", "split", "num_examples", "scores", "report"]
     assert (found["run"], found["split"], found["num_examples"]) == ("runs/one", "dev", 20)
 
 

@@ -270,6 +270,13 @@ def test_calibration_of_rows_that_are_all_right_changes_nothing() -> None:
     assert made.details(predictions, rows) == {}
 
 
+def test_temperature_at_the_end_of_its_range_is_told() -> None:
+    made = adapter()
+    rows = [{"text": "t", "label": name} for name in ("no", "yes")]
+    sure = {"label": "no", "score": 0.9, "probabilities": {"no": 0.9, "yes": 0.1}}
+    assert "(the highest that is tried: on these rows the probabilities say" in made.tune([sure, sure], rows)
+
+
 # Refusals --------------------------------------------------------------------------------------------------------
 
 

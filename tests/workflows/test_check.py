@@ -311,6 +311,39 @@ def test_rows_sorted_by_label_are_warned_of(tiny_encoder: Path) -> None:
     assert warning.startswith("train is sorted by label (the label changes 1 times")
 
 
+def test_two_spellings_of_a_label_are_warned_of(tiny_encoder: Path) -> None:
+    made = rows(100)
+    made[3]["label"] = f" {made[3]['label'].title()}"
+    said = f"and count as different ones: '{made[3]['label']}' and '{made[3]['label'].strip().lower()}'"
+    assert any(warning.endswith(said) for warning in check(made, tiny_encoder).warnings)
+
+
+@pytest.mark.parametrize(
+    ("labels", "metric", "warned"),
+    [
+        (("spam", "not_spam"), "f1", True),
+        (("spam", "Non-Spam"), "f1", True),
+        (("positive", "negative"), "f1", True),
+        (("negative", "positive"), "f1", False),
+        (("bad", "good"), "f1", False),
+        (("spam", "not_spam"), "accuracy", False),
+    ],
+)
+def test_f1_of_the_absence_is_warned_of(labels: tuple[str, str], metric: str, warned: bool, tiny_encoder: Path) -> None:
+    made = [row | {"label": labels[row["label"] == "good"]} for row in rows(100)]
+    found = check(made, tiny_encoder, settings={"labels": list(labels), "metrics": [metric]})
+    assert any("the order of the labels is unusual" in said for said in found.warnings) == warned
+
+
+def test_labels_that_are_out_of_the_order_of_their_numbers_are_told(tiny_encoder: Path) -> None:
+    names = ["1 star", "10 stars", "2 stars"]
+    made = [row | {"label": names[number % 3]} for number, row in enumerate(rows(99))]
+    said = "the labels are not in the order of their numbers: '1 star'; '10 stars'; '2 stars'"
+    assert any(note.startswith(said) for note in check(made, tiny_encoder).notes)
+    ordered = check(made, tiny_encoder, settings={"labels": ["1 star", "2 stars", "10 stars"]})
+    assert not any("order of their numbers" in note for note in ordered.notes)
+
+
 def test_column_that_says_the_label_is_a_note_unless_the_model_reads_it(tiny_encoder: Path) -> None:
     made = [row | {"verdict": row["label"].upper()} for row in rows(100)]
     found = check(made, tiny_encoder)

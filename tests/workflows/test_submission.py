@@ -109,6 +109,10 @@ def test_missing_task_is_named(whole: Path, tmp_path: Path) -> None:
         match=r"has no finished run for 3 of the 11 files .*MNLI-m\.tsv \(glue/mnli\); MNLI-mm\.tsv .* AX\.tsv",
     ):
         submission.write_submission(part, tmp_path / "out.zip")
+    record["kept"] = {}
+    (part / "suite.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"run for 11 of the 11 files .*; AX\.tsv \(glue/mnli\)\."):
+        submission.write_submission(part, tmp_path / "out.zip")
 
 
 def test_wrong_place_is_refused(whole: Path, tmp_path: Path) -> None:

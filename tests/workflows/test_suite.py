@@ -20,7 +20,7 @@ from bertkit.events import Checkpoint
 from bertkit.run import Run, read_suite
 from bertkit.workflows.suite import facts, plan, table, train
 from bertkit.workflows.suite.evaluate import evaluate_suite
-from bertkit.workflows.suite.folder import Suite
+from bertkit.workflows.suite.folder import Suite, create
 from tests.workflows.suites import QUICK, train_suite, write_glue
 from tests.workflows.training import Listener, record, same_weights, weights
 
@@ -75,6 +75,8 @@ def test_unknown_task_and_name_below_it_are_named(tiny_encoder: Path, tmp_path: 
         train_suite("glue/cola,glue/rtee", encoder=tiny_encoder, runs=tmp_path)
     with pytest.raises(TaskError, match=r"'glue/rtee' is not a key of a task"):
         train_suite("glue/cola,glue/rte", encoder=tiny_encoder, settings={"glue/rtee": {"train.epochs": 2}})
+    with pytest.raises(ConfigError, match=r"--set glue/mrpc\.KEY is for glue/mrpc, which is not among the tasks"):
+        train_suite("glue/cola,glue/rte", encoder=tiny_encoder, settings={"glue/mrpc": {"train.epochs": 2}})
     with pytest.raises(ConfigError, match=r"finetune needs a task: a name or a group"):
         train_suite(seeds=2)
 
@@ -258,10 +260,23 @@ def test_baselines_made_afterwards_stand_in_the_table(whole: Path, glue_data: Pa
     copy = tmp_path / "suite"
     shutil.copytree(whole, copy)
     made = bertkit.baseline("glue/wnli", data=glue_data, runs=tmp_path)
-    lines = {line.task: line.baseline for line in evaluate_suite(copy, report="none").lines}
+    found = evaluate_suite(copy, report="none")
+    lines = {line.task: line.baseline for line in found.lines}
     best = max(made.baselines, key=lambda name: made.baselines[name]["validation"]["accuracy"])
     assert lines["glue/wnli"] == f"{made.baselines[best]['validation']['accuracy']:.4f} {best}"
     assert not lines["glue/rte"]
+    (line,) = (line for line in found.lines if line.task == "glue/wnli")
+    low = f"warning: glue/wnli: accuracy {line.spread.mean:.4f} is not above the baseline, {line.baseline}."
+    assert (low in found.notes) == (line.spread.mean <= made.baselines[best]["validation"]["accuracy"])
+
+
+def test_run_that_gives_one_answer_is_named_below_the_table(whole: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(whole, tmp_path / "suite", symlinks=True)
+    Run.open(copy / "rte").update(constant={"validation": "entailment"})
+    Run.open(copy / "cola").update(constant={})
+    notes = evaluate_suite(copy, report="none").notes
+    assert "warning: glue/rte, seed 42: every prediction on validation is 'entailment'." in notes
+    assert not any("glue/cola, seed" in note for note in notes)
 
 
 def test_suite_is_evaluated_anew_where_anything_is_asked(whole: Path, glue_data: Path, tmp_path: Path) -> None:
@@ -389,6 +404,16 @@ def test_other_plan_at_the_same_place_is_refused(whole: Path, tiny_encoder: Path
         train_suite(resume=whole.parent / "nowhere")
 
 
+def test_suite_that_another_process_made_meanwhile_is_joined(whole: Path, tmp_path: Path) -> None:
+    suite = Suite.open(whole)
+    made = plan.Plan.of_json(suite.record["request"], "here")
+    assert create(made, tmp_path, whole).record == suite.record
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    with pytest.raises(RunError, match="other is not empty and is no run"):
+        create(made, tmp_path, tmp_path / "other")
+
+
 def test_suite_of_several_tasks_has_no_model_of_its_own(whole: Path) -> None:
     import bertkit
 
@@ -408,6 +433,8 @@ def test_tasks_with_several_seeds_can_be_looked_at_alone(tiny_encoder: Path, glu
     assert len(whole.average.spread.values) == 2
     import bertkit
 
+    with pytest.raises(RunError, match=rf"Name one: {re.escape(str(folder))}/rte, {re.escape(str(folder))}/wnli\."):
+        bertkit.predict(["good"], run=folder)
     pair = [{"sentence1": "good", "sentence2": "bad"}]
     assert bertkit.predict(pair, run=folder / "rte")[0].keys() >= {"label", "score"}
 

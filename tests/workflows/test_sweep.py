@@ -20,14 +20,15 @@ import bertkit
 from bertkit.errors import ConfigError, RunError, TaskError
 from bertkit.events import Note, Scores, ignore
 from bertkit.loop import DivergedError
-from bertkit.run import Run
-from bertkit.workflows import space as spaces
-from bertkit.workflows import sweep as workflow
-from bertkit.workflows.space import Range
-from bertkit.workflows.sweep import Swept
+from bertkit.run import Run, find
+from bertkit.workflows.runs import ls
+from bertkit.workflows.sweep import space as spaces
+from bertkit.workflows.sweep import train as workflow
+from bertkit.workflows.sweep.space import Range
+from bertkit.workflows.sweep.table import Swept
 from bertkit.workflows.training import Finetuned
 from tests.conftest import reviews, write_jsonl
-from tests.workflows.training import Listener
+from tests.workflows.training import Listener, record
 
 SHORT = {"train.max_length": 64, "eval.resamples": 0}
 ONE_EPOCH = {"train.epochs": 1, "train.batch_size": 16}
@@ -54,7 +55,9 @@ class Fake:
 
     def __call__(self, task: Any, **given: Any) -> Finetuned:
         train = task.settings["train"]
-        self.calls.append(train | {"folder": given["out"].name, "scored": given["scored"]})
+        self.calls.append(
+            train | {"folder": given["out"].name, "start_from": given["start_from"], "encoder": given["encoder"]}
+        )
         self.act(train)
         score, status = 1000 * train["learning_rate"], "finished"
         for number in range(1, 4):
@@ -358,7 +361,7 @@ def test_another_configuration_is_refused(sweep: Any, fake: Fake, tmp_path: Path
         sweep(resume=tmp_path / "nothing")
     assert sweep(resume=tmp_path / "it").already
     (tmp_path / "it/sweep.json").write_text("{}")
-    with pytest.raises(RunError, match="is damaged: it lacks id, num_trials"):
+    with pytest.raises(RunError, match=r"sweep\.json is damaged: it lacks best, id, num_trials"):
         sweep(resume=tmp_path / "it")
 
 
@@ -367,6 +370,60 @@ def test_other_data_of_the_same_name_is_refused(sweep: Any, fake: Fake, task: Pa
     write_jsonl(task.parent / "train.jsonl", reviews(40, seed=9))
     with pytest.raises(RunError, match=r"was begun with data .* so the scores could not be compared"):
         sweep(out=tmp_path / "it")
+
+
+def test_sweep_stands_for_its_best_trial(sweep: Any, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    found = sweep({"train.learning_rate": [5e-3, 1e-6]}, settings=ONE_EPOCH)
+    best = found.best
+    assert [(Path(line.run), line.kept) for line in ls(runs)] == [
+        (found.sweep / f"trial-00{number}", number == best.trial) for number in (1, 2)
+    ]
+    for where in (found.sweep, found.sweep.name, None):
+        assert str(find(where, runs).folder) == best.run
+    stored = json.loads((found.sweep / "sweep.json").read_text())
+    elsewhere = {"trial": 9, "run": "other:/there/trial-009"}
+    (found.sweep / "sweep.json").write_text(json.dumps(stored | {"best": elsewhere}))
+    with pytest.raises(RunError, match=r"is not in it, but at other:/there/trial-009\. Fetch that folder"):
+        find(found.sweep, runs)
+    (found.sweep / "sweep.json").write_text(json.dumps(stored | {"best": None}))
+    with pytest.raises(RunError, match=r"No trial of .* has finished yet\. 'bertkit sweep --resume"):
+        find(found.sweep, runs)
+    with pytest.raises(RunError, match="There is no finished run below"):
+        find(None, runs)
+    (found.sweep / "sweep.json").write_text("{")
+    assert ls(runs) == []
+
+
+def test_seed_zero_is_another_seed(sweep: Any, fake: Fake, tmp_path: Path) -> None:
+    sweep(out=tmp_path / "it")
+    with pytest.raises(RunError, match=r"goes on with what the sweep was started with\. Drop seed \(0\)"):
+        sweep(resume=tmp_path / "it", seed=0)
+    assert sweep(resume=tmp_path / "it", seed=42, out=tmp_path / "there/../it").already
+
+
+def test_trials_start_from_the_body_of_another_run(sweep: Any, fake: Fake, finished_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"starts from 'nowhere' \(init_from\), which is no run"):
+        sweep(settings={"init_from": "nowhere"})
+    assert not (tmp_path / "runs").exists()
+    sweep(settings={"init_from": str(finished_run)}, encoder="")
+    asked = {(call["start_from"], call["encoder"]) for call in fake.calls}
+    assert asked == {(str(finished_run.resolve()), record(finished_run)["encoder"])}
+
+
+def test_trial_that_waits_for_its_second_attempt_keeps_its_settings_and_folder(sweep: Any, tmp_path: Path) -> None:
+    given = {"given": {"train.learning_rate": [1e-3, 2e-3]}, "settings": ONE_EPOCH, "out": tmp_path / "it"}
+    stopped = Listener(stop_at=1)
+    sweep(**given, listen=stopped, should_stop=stopped.should_stop)
+    from bertkit.workflows.sweep import folder, plan, study
+
+    opened = folder.Sweep.open(tmp_path / "it")
+    planned = plan.Plan.of_json(opened.record["request"], "here", offline=True)
+    queue = study.Queue(study.open_study(opened, planned, higher=True), planned.space, opened, number=2)
+    queue._put_back()
+    (waiting,) = queue.trials()
+    assert (waiting.state, waiting.settings) == ("waiting", {"train.learning_rate": 1e-3})
+    assert waiting.run == str(tmp_path / "it/trial-001")
 
 
 # Several processes and machines ----------------------------------------------------------------------------------

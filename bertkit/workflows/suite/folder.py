@@ -94,6 +94,10 @@ class Suite:
         """Keep other processes from a training; give False where one of them has it."""
         return locks.alone(self._lock(member.run.replace("/", "-")))
 
+    def is_busy(self, member: Member) -> bool:
+        """Say whether a process is at a training."""
+        return locks.is_held(self._lock(member.run.replace("/", "-")))
+
     def _lock(self, name: str) -> Path:
         return self.folder / f".{name}.lock"
 
@@ -150,12 +154,18 @@ def resumed(where: str | Path, runs: Path, given: Mapping[str, Any]) -> Suite:
 
 
 def create(plan: Plan, runs: Path, out: Path | None) -> Suite:
-    """Make the folder of a new suite.
+    """Make the folder of a new suite; where a process that was started alike made it meanwhile, open that.
 
     Raises:
-        RunError: if it cannot be made, or ``out`` holds something already.
+        RunError: if it cannot be made, or ``out`` holds something else.
     """
-    folder = run_folders.new_folder(runs, name=plan.name, out=out)
+    try:
+        folder = run_folders.new_folder(runs, name=plan.name, out=out)
+    except RunError:
+        there = existing(out, plan) if out else None
+        if there is None:
+            raise
+        return there
     record = {
         "name": plan.name,
         "created": now(),

@@ -179,6 +179,11 @@ def _found(given: Given, over: dict[str, Any]) -> tuple[dict[str, Task], set[str
     names: list[str | Path | Task] = [given] if isinstance(given, str | Path | Task) else list(given)
     below = [catalog.members(name) if isinstance(name, str) else [] for name in names]
     flat = [one for name, some in zip(names, below, strict=True) for one in [*some, *([] if some else [name])]]
+    others = [key for key in over if key in catalog.names() and key not in map(str, flat)]
+    if others:
+        raise ConfigError(
+            f"--set {others[0]}.KEY is for {others[0]}, which is not among the tasks: {', '.join(map(str, flat))}."
+        )
     own = {str(name): over.pop(str(name)) for name in flat if isinstance(over.get(str(name)), dict)}
     found: dict[str, Task] = {}
     for name in flat:

@@ -27,12 +27,17 @@ class Line:
     split: str
     metric: str
     spread: Spread
-    interval: tuple[float, float] | None = None
-    """Bootstrap interval, where there is one run."""
+    intervals: tuple[tuple[float, float] | None, ...]
+    """Bootstrap interval of each run's score, in the order of ``spread.values``; None where none was computed."""
     baseline: str = ""
     """The best one that is stored: ``0.6838 majority``."""
     published: str = ""
     """The same encoder's, as a share like the scores, with the digits that its source prints."""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The interval, where there is one run; that of a mean over seeds is another thing."""
+        return self.intervals[0] if len(self.intervals) == 1 else None
 
     @property
     def name(self) -> str:
@@ -133,7 +138,7 @@ def summary(suite: Suite, results: Mapping[Member, tuple[Scores, Mapping[str, An
         unfinished={task: _state(suite, task) for task in names if task not in done},
         left_out=suite.record["request"]["left_out"],
         published={name: f"{row['source']}: {row['protocol']}" for name, row in rows.items()},
-        notes=tuple(_notes(suite, done, kept)),
+        notes=(*_constant(suite, done), *_low(lines), *_notes(suite, done, kept)),
         runs=tuple(found for _, found in results.values()),
     )
 
@@ -147,16 +152,20 @@ def _lines(suite: Suite, task: str, scores: Sequence[Scores], baselines: Mapping
         for metric in run.record["resolved_task"]["metrics"]:
             if metric not in first:
                 continue
-            interval = first.get(f"{metric}_interval") if len(scores) == 1 else None
             yield Line(
                 task=task,
                 split=split,
                 metric=metric,
                 spread=Spread.of([each[split][metric] for each in scores]),
-                interval=(interval[0], interval[1]) if interval else None,
+                intervals=tuple(_interval(each[split], metric) for each in scores),
                 baseline=_best_baseline(baselines, split, metric),
                 published=share(published.get(f"{split}.{metric}", "")),
             )
+
+
+def _interval(scores: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
+    low_and_high = scores.get(f"{metric}_interval")
+    return (low_and_high[0], low_and_high[1]) if low_and_high else None
 
 
 def _best_baseline(baselines: Mapping[str, Scores], split: str, metric: str) -> str:
@@ -190,12 +199,35 @@ def _seconds(suite: Suite, task: str) -> float:
 
 
 def _state(suite: Suite, task: str) -> str:
-    """Return how far the runs of a task came: ``not begun``, ``1 of 3 seeds finished, the next one interrupted``."""
-    runs = [suite.run(member) for member in suite.of(task)]
-    finished = sum(run is not None and run.status == "finished" for run in runs)
-    open_run = next((run for run in runs if run is not None and run.status != "finished"), None)
-    state = f"{open_run.status}" if open_run else "not begun"
-    return f"{finished} of {len(runs)} seeds finished" if finished else state
+    """Return how far the runs of a task came: ``not begun``, ``1 of 3 seeds finished``, ``interrupted``."""
+    members = suite.of(task)
+    finished = sum(suite.finished(member) is not None for member in members)
+    if finished:
+        return f"{finished} of {len(members)} seeds finished"
+    begun = next(((member, run) for member in members if (run := suite.run(member))), None)
+    if begun is None:
+        return "not begun"
+    member, run = begun
+    # A process that was killed could not say so.
+    return "interrupted" if run.status == "running" and not suite.is_busy(member) else run.status
+
+
+def _constant(suite: Suite, done: Sequence[str]) -> Iterator[str]:
+    """Say which runs give one answer only; their own output has the usual causes."""
+    for member in suite.members:
+        run = suite.finished(member) if member.task in done else None
+        for split, label in (run.record.get("constant") or {}).items() if run is not None else ():
+            if split == "validation":
+                yield f"warning: {member.task}, seed {member.seed}: every prediction on validation is '{label}'."
+
+
+def _low(lines: Sequence[Line]) -> Iterator[str]:
+    """Say which tasks' first score on validation is not above that of a simple model."""
+    first = {line.task: line for line in reversed(lines) if line.split == "validation"}
+    for task in dict.fromkeys(line.task for line in lines):
+        line = first.get(task)
+        if line is not None and line.baseline and line.spread.mean <= float(line.baseline.split()[0]):
+            yield f"warning: {task}: {line.metric} {line.spread.mean:.4f} is not above the baseline, {line.baseline}."
 
 
 def _notes(suite: Suite, done: Sequence[str], kept: Mapping[str, Kept]) -> Iterator[str]:

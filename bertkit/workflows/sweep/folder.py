@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from bertkit import run as run_folders
 from bertkit.errors import RunError
 from bertkit.events import Listener, Note
 from bertkit.run import SWEEP, command_line, hide_password, now
-from bertkit.workflows.resume import refuse_changes
 from bertkit.workflows.sweep.plan import Plan
 from bertkit.workflows.training import plainly
 
@@ -47,18 +45,17 @@ class Sweep:
         """Return the address of the study's storage."""
         return self.storage or f"sqlite:///{(self.folder / 'sweep.db').resolve().as_posix()}"
 
+    def lock(self, name: str) -> Path:
+        """Return a lock's file."""
+        folder = self.folder / ".locks"
+        folder.mkdir(exist_ok=True)
+        return folder / name
+
     def trial(self, number: int) -> Path:
         """Return a trial's run folder, without what a process left there that was killed before its run began."""
         folder = run_folders.trial_folder(self.folder, number)
         if folder.is_dir() and not (folder / "run.json").is_file():
             shutil.rmtree(folder)
-        return folder
-
-    @property
-    def locks(self) -> Path:
-        """Return where the locks of its processes are."""
-        folder = self.folder / ".locks"
-        folder.mkdir(exist_ok=True)
         return folder
 
     def write(self, **facts: Any) -> None:
@@ -108,18 +105,15 @@ def unfinished(plan: Plan, number: int, runs: Path, storage: str, listen: Listen
     return None
 
 
-def resumed(where: str | Path, runs: Path, given: Mapping[str, Any]) -> Sweep:
-    """Return the sweep to go on with; refuse what would change it.
+def at(where: str | Path, runs: Path) -> Sweep:
+    """Return the sweep that is named: a folder, or its name below ``runs``.
 
     Raises:
-        RunError: if there is none, or something else is asked for.
+        RunError: if there is none.
     """
     folder = Path(where).expanduser()
-    if not (folder / SWEEP).is_file() and (runs / str(where) / SWEEP).is_file():
-        folder = runs / str(where)
-    sweep = Sweep.open(folder)
-    refuse_changes(folder, sweep.record["request"], given, kind="sweep")
-    return sweep
+    below = runs / str(where)
+    return Sweep.open(below if (below / SWEEP).is_file() and not (folder / SWEEP).is_file() else folder)
 
 
 def create(plan: Plan, number: int, runs: Path, out: Path | None, storage: str) -> Sweep:

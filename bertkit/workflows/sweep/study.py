@@ -12,22 +12,26 @@ import math
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from socket import gethostname
+from typing import Any
 
 import optuna
 import sqlalchemy
-from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from bertkit.errors import BertkitError, ConfigError, RunError, one_line
 from bertkit.loop import DivergedError
-from bertkit.run import hide_password
-from bertkit.workflows.space import Choices, Point, Range, Space, points
+from bertkit.run import hide_password, trial_folder
+from bertkit.workflows import locks
+from bertkit.workflows.sweep.folder import Sweep
+from bertkit.workflows.sweep.plan import Plan
+from bertkit.workflows.sweep.space import Choices, Point, Range, Space, points
+from bertkit.workflows.sweep.table import Trial
 
 FIRST = "first"
 """Attribute of a later attempt: the number of the first one."""
@@ -46,6 +50,8 @@ GRACE = 900
 UNCLAIMED = 60
 """Seconds after which a trial without a place counts as killed: between being drawn and claimed lies no work."""
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "interrupted", "RUNNING": "running", "WAITING": "waiting"}
+"""Optuna's states -> ours; a trial that training gave up is ``failed``."""
 
 
 class Unfinished(Exception):  # noqa: N818 (no fault: the trial is run again)
@@ -55,13 +61,12 @@ class Unfinished(Exception):  # noqa: N818 (no fault: the trial is run again)
 class Queue:
     """A study, and this process's way to take trials from it."""
 
-    def __init__(self, study: optuna.Study, space: Space, *, number: int, folder: Path, place: str) -> None:
-        """Take the study, how many trials there shall be, and the sweep's folder with its id."""
+    def __init__(self, study: optuna.Study, space: Space, sweep: Sweep, *, number: int) -> None:
+        """Take the study, what is tried, this machine's folder, and how many trials there shall be."""
         self.study = study
         self.space = space
+        self.sweep = sweep
         self.number = number
-        self.folder = folder
-        self.place = place
 
     # What there is -------------------------------------------------------------------------------------------
 
@@ -73,12 +78,25 @@ class Queue:
                 found.setdefault(first_of(trial), []).append(trial)
         return found
 
-    def latest(self) -> dict[int, FrozenTrial]:
-        """Return likewise the attempt that counts: one that is over, else the newest."""
-        return {
-            first: next((one for one in tries if one.state in OVER), tries[-1])
-            for first, tries in self.attempts().items()
-        }
+    def trials(self) -> tuple[Trial, ...]:
+        """Return the trials by number, all attempts at one taken together."""
+        found = [tries for _, tries in sorted(self.attempts().items())][: self.number]
+        return tuple(self._trial(number, tries) for number, tries in enumerate(found, start=1))
+
+    def _trial(self, number: int, tries: Sequence[FrozenTrial]) -> Trial:
+        counts = _counting(tries)
+        error = str(counts.user_attrs.get(FAILED, ""))
+        # An attempt that waits for its turn has neither settings nor a place yet.
+        begun = next((one for one in [counts, *reversed(tries)] if RUN in one.user_attrs), counts)
+        here = begun.user_attrs.get(PLACE) == self.sweep.id
+        return Trial(
+            trial=number,
+            state="failed" if error else STATES[counts.state.name],
+            settings=dict(max([counts, *tries], key=lambda one: len(one.params)).params),
+            score=counts.value if counts.value is not None and math.isfinite(counts.value) else None,
+            run=str(trial_folder(self.sweep.folder, number)) if here else str(begun.user_attrs.get(RUN, "")),
+            error=error,
+        )
 
     def index(self, first: int) -> int:
         """Return which of the trials, counted from 0, a trial is; numbers have gaps where two asked at once."""
@@ -90,7 +108,7 @@ class Queue:
         """Train trials until none is left for this process.
 
         Args:
-            train: number, from 1, settings and the trial itself -> its score.
+            train: number, from 1, settings, and the trial, to report to -> its score.
             should_stop: asked before each trial.
 
         Raises:
@@ -98,28 +116,32 @@ class Queue:
         """
         while not should_stop():
             self._put_back()
-            latest = self.latest()
-            if len(latest) >= self.number and not any(one.state == TrialState.WAITING for one in latest.values()):
+            found = self.attempts().values()
+            if len(found) >= self.number and all(_counting(one).state != TrialState.WAITING for one in found):
                 return
             with _reported(self.study), suppress(_NotMine):
                 self.study.optimize(lambda trial: self._train(trial, train), n_trials=1, catch=(DivergedError,))
 
     def _train(self, trial: optuna.Trial, train: Callable[[int, Point, optuna.Trial], float]) -> float:
-        first = int(trial.user_attrs.get(FIRST, trial.number))
-        lock = self._lock(first)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            trial.set_user_attr(EXTRA, True)
-            raise _NotMine from None
-        try:
-            if self._superseded(trial, first):
+        first = first_of(trial)
+        with locks.alone(self._lock(first)) as mine:
+            if not mine or self._superseded(trial, first):
                 trial.set_user_attr(EXTRA, True)
                 raise _NotMine
-            trial.set_user_attr(PLACE, self.place)
-            return train(1 + self.index(first), self._settings(trial), trial)
-        finally:
-            lock.release()
+            number = 1 + self.index(first)
+            folder = trial_folder(self.sweep.folder, number)
+            trial.set_user_attr(PLACE, self.sweep.id)
+            trial.set_user_attr(RUN, f"{gethostname()}:{folder.resolve()}")
+            try:
+                return self._comparable(train(number, self._settings(trial), trial))
+            except DivergedError as error:
+                trial.set_user_attr(FAILED, str(error))
+                raise
+
+    def _comparable(self, score: float) -> float:
+        """Return a score that can be compared: one that is no number is the worst there is."""
+        worst = -math.inf if self.study.direction == optuna.study.StudyDirection.MAXIMIZE else math.inf
+        return worst if math.isnan(score) else score
 
     def _superseded(self, trial: optuna.Trial, first: int) -> bool:
         """Say whether the trial is one too many, or another attempt at it is over or under way."""
@@ -143,7 +165,7 @@ class Queue:
                         self.study.tell(trial.number, state=TrialState.FAIL)
         for first, trials in self.attempts().items():
             failed = all(one.state == TrialState.FAIL and FAILED not in one.user_attrs for one in trials)
-            if failed and not self._is_held(first):
+            if failed and not locks.is_held(self._lock(first)):
                 last = max(trials, key=lambda one: len(one.params))
                 self.study.enqueue_trial(dict(last.params), user_attrs={FIRST: first})
 
@@ -153,60 +175,40 @@ class Queue:
         if place is None:
             begun = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
             return time.time() - begun > UNCLAIMED
-        return place == self.place and not self._is_held(first_of(trial))
+        return place == self.sweep.id and not locks.is_held(self._lock(first_of(trial)))
 
-    def _is_held(self, first: int) -> bool:
-        """Say whether a process that uses the same folder is at work on a trial."""
-        lock = self._lock(first)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return True
-        lock.release()
-        return False
-
-    def _lock(self, first: int) -> FileLock:
-        folder = self.folder / ".locks"
-        folder.mkdir(exist_ok=True)
-        return FileLock(folder / f"trial-{first:03d}")
+    def _lock(self, first: int) -> Path:
+        """Return the lock that a process of this machine holds while it is at work on a trial."""
+        return self.sweep.lock(f"trial-{first:03d}")
 
 
 class _NotMine(Exception):  # noqa: N818 (no fault)
     """Another process has the trial."""
 
 
-def first_of(trial: FrozenTrial) -> int:
+def first_of(trial: FrozenTrial | optuna.Trial) -> int:
     """Return the number of the first attempt."""
     return int(trial.user_attrs.get(FIRST, trial.number))
 
 
-def open_study(
-    url: str,
-    name: str,
-    space: Space,
-    *,
-    drawn: bool,
-    direction: Literal["maximize", "minimize"],
-    prune: bool,
-    seed: int,
-    shared: bool,
-) -> optuna.Study:
-    """Open a study, or make it.
+def _counting(tries: Sequence[FrozenTrial]) -> FrozenTrial:
+    """Return the attempt that counts: one that is over, else the newest."""
+    return next((one for one in tries if one.state in OVER), tries[-1])
+
+
+def open_study(sweep: Sweep, plan: Plan, *, higher: bool) -> optuna.Study:
+    """Open a sweep's study, or make it.
 
     Args:
-        url: the storage's address.
-        name: the study's, in its storage.
-        space: what is tried.
-        drawn: whether settings are drawn, or all combinations tried in their order.
-        direction: ``maximize`` or ``minimize``.
-        prune: whether to end trials that are worse than the median at the same evaluation.
-        seed: of the draw.
-        shared: whether other machines may use the storage.
+        sweep: says where it is stored.
+        plan: what is tried.
+        higher: whether a higher score is the better one.
 
     Raises:
         ConfigError: if the storage cannot be opened.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    url, shared = sweep.address, bool(sweep.storage)
     try:
         with warnings.catch_warnings():
             # The heartbeat is marked as experimental; nothing else tells a machine that was switched off.
@@ -218,11 +220,11 @@ def open_study(
                     heartbeat_interval=HEARTBEAT if shared else None,
                     grace_period=GRACE if shared else None,
                 ),
-                study_name=name,
-                direction=direction,
+                study_name=plan.study,
+                direction="maximize" if higher else "minimize",
                 load_if_exists=True,
-                sampler=_Sampler(space, drawn=drawn, seed=seed),
-                pruner=optuna.pruners.MedianPruner() if prune else optuna.pruners.NopPruner(),
+                sampler=_Sampler(plan.space, drawn=plan.drawn, seed=plan.request.seed),
+                pruner=optuna.pruners.MedianPruner() if plan.prune else optuna.pruners.NopPruner(),
             )
     except (ImportError, ValueError, OSError, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
         raise ConfigError(
@@ -310,9 +312,3 @@ class _Sampler(BaseSampler):
         sampler = TPESampler(seed=seed)
         assert isinstance(param_distribution, CategoricalDistribution | FloatDistribution | IntDistribution)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
-
-
-def finite(score: float, direction: str) -> float:
-    """Return a score that can be compared: one that is no number is the worst there is."""
-    worst = -math.inf if direction == "maximize" else math.inf
-    return worst if math.isnan(score) else score
