@@ -224,17 +224,25 @@ def _glue_results() -> str:
             continue
         rows = [
             (
-                f"`glue/{task}`",
+                # Results of before there were suites have names without the group.
+                f"`{task}`" if "/" in task else f"`glue/{task}`",
                 metric,
                 f"{score['mean']:.4f}",
                 f"{score['spread']:.4f}" if len(one["runs"]) > 1 else "",
                 ", ".join(f"{run['scores'][metric]:.4f} ({run['seed']})" for run in one["runs"]),
+                score.get("baseline", ""),
                 f"{one['median_seconds']:.0f} s",
             )
             for task, one in found["tasks"].items()
             for metric, score in one["scores"].items()
         ]
-        head = ("task", "metric", "mean", "standard deviation", "each run (seed)", "median time of a run")
+        if average := found.get("average"):
+            deviation = average["standard_deviation"]
+            rows.append(
+                (average["name"], "", f"{average['mean']:.4f}", f"{deviation:.4f}" if deviation else "", *[""] * 3)
+            )
+        each = ("each run (seed)", "best baseline", "median time of a run")
+        head = ("task", "metric", "mean", "standard deviation", *each)
         settings = ", ".join(f"`{setting}`" for setting in found["settings"]) or "the defaults"
         parts.append(f"`{found['encoder']}`, settings: {settings}.\n\n{table(head, rows)}\n\n{_made_by(found)}")
     return "\n\n".join(parts) or NOT_MEASURED

@@ -145,12 +145,17 @@ def test_results_are_tables(generate: Any, monkeypatch: pytest.MonkeyPatch, tmp_
         "versions": {"a": "1"},
     }
     run = {"seed": 1, "scores": {"accuracy": 0.5}, "seconds": 2.0, "examples_per_second": 1.0}
-    scores = {"accuracy": {"mean": 0.5, "spread": 0.0}}
+    scores = {"accuracy": {"mean": 0.5, "spread": 0.0, "baseline": "0.4 majority"}}
     found = {"command": "python -m benchmarks.glue", "machine": machine, "encoder": "minilm", "settings": []}
-    found["tasks"] = {"rte": {"runs": [run], "scores": scores, "median_seconds": 2.0}}
+    found["tasks"] = {"glue/rte": {"runs": [run], "scores": scores, "median_seconds": 2.0}}
+    found["average"] = {"name": "average of 2 tasks", "mean": 0.5, "standard_deviation": None}
     (tmp_path / "glue.json").write_text(json.dumps(found))
     monkeypatch.setattr(generate, "RESULTS", tmp_path)
-    assert "| `glue/rte` | accuracy | 0.5000 |  | 0.5000 (1) | 2 s |" in generate.results("glue")
+    lines = generate.results("glue").splitlines()
+    assert lines[4:6] == [
+        "| `glue/rte` | accuracy | 0.5000 |  | 0.5000 (1) | 0.4 majority | 2 s |",
+        "| average of 2 tasks |  | 0.5000 |  |  |  |  |",
+    ]
     assert generate.results("startup") == generate.NOT_MEASURED
 
 
