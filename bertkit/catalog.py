@@ -71,6 +71,8 @@ def find_task(name: str | Path | Task, *, overrides: Mapping[str, Any] | None = 
         return _from_data_file(path, over)
     if path.suffix == ".toml" or text.startswith((".", "/", "~")):
         file = path.expanduser()
+        if file.is_dir():
+            raise TaskError(_is_folder(text))
         if not file.is_file():
             raise TaskError(f"There is no task file {text}. 'bertkit tasks new DATA' writes one.")
         return _from_file(file, name=file.stem, over=over)
@@ -88,10 +90,19 @@ def _unknown(name: str) -> str:
             f"The suffix of {name} does not say what the file holds. "
             "If it is data, say its format: --set data.format=conll (or conllu, jsonl, csv, tsv, json, parquet)."
         )
+    if Path(name).expanduser().is_dir():
+        return _is_folder(name)
     parts = [part.strip() for part in name.split(",")]
     if len(parts) > 1 and set(parts) <= set(names()):
         return f"'{name}' is a list of {len(parts)} tasks, and one is wanted here: name one after the other."
     return f"No task '{name}'.{did_you_mean(name, names())} 'bertkit tasks' lists them all."
+
+
+def _is_folder(name: str) -> str:
+    return (
+        f"{name} is a folder, and a task or a data file is wanted. Of a folder of files, name train's: "
+        f"{name}/train.jsonl --set data.files.validation={name}/validation.jsonl"
+    )
 
 
 def _from_file(file: Path, *, name: str, over: Mapping[str, Any]) -> Task:

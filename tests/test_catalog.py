@@ -48,6 +48,14 @@ def test_unknown_task_is_named(name, message):
         catalog.find_task(name)
 
 
+def test_folder_of_files_is_no_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for name in (str(tmp_path), "mine"):
+        with pytest.raises(TaskError, match=r"is a folder, .*train\.jsonl --set data\.files\.validation="):
+            catalog.find_task(name)
+
+
 def test_file_of_another_suffix_is_data_where_its_format_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "eng.testa"

@@ -80,7 +80,8 @@ def check(
 
     Args:
         task: a task's name, a task file, a data file, or rows.
-        encoder: whose tokenizer measures lengths; else the task's. Where it cannot be had, lengths are left out.
+        encoder: whose tokenizer measures lengths; else the task's. Where it cannot be had, lengths are left out, and
+            where it was named here, that is a problem.
         data, settings, offline, listen: as in :func:`bertkit.finetune`.
 
     Raises:
@@ -97,13 +98,16 @@ def check(
     adapter = kind(resolved, train_config, resolved.labels)
     chosen = str(encoder) or resolved.encoder or DEFAULT_ENCODER
     tokenizer, positions, why = _tokenizer(chosen, offline=offline)
-    if tokenizer is None:
-        notes.append(f"lengths are not measured: {why}")
+    unread = [f"lengths are not measured: {why}"] if tokenizer is None else []
+    notes += [] if str(encoder) else unread
     listen(Phase(name="checking rows"))
     splits = [_report(split, adapter, tokenizer, name == "train") for name, split in dataset.splits.items()]
     problems = [problem for report in splits for problem in report.problems]
+    if problems:
+        notes.append("duplicates, and what gives labels away, are looked for once no row has a fault")
     listen(Phase(name="looking for duplicates"))
     said = Content() if problems else content(dataset, adapter, splits, chosen)
+    problems += unread if str(encoder) else []
     if positions is not None and train_config.max_length > positions:
         problems.append(f"train.max_length is {train_config.max_length}, and {chosen} has positions for {positions}")
     try:

@@ -114,10 +114,22 @@ def test_guesses_are_told(tiny_encoder: Path) -> None:
 
 
 def test_encoder_that_cannot_be_had_leaves_lengths_out(tmp_path: Path) -> None:
-    found = bertkit.check(reviews(20), encoder=str(tmp_path / "nowhere"))
+    nowhere = str(tmp_path / "nowhere")
+    found = bertkit.check(reviews(20), settings={"encoder": nowhere})
     assert found.problems == []
     assert found.splits[0].lengths == {}
     assert any("lengths are not measured: " in note and "nowhere" in note for note in found.notes)
+    named = bertkit.check(reviews(20), encoder=nowhere)
+    assert len(named.problems) == 1
+    assert named.problems[0].startswith("lengths are not measured: ")
+    assert named.num_conflicts == 0
+
+
+def test_rows_with_faults_put_the_search_for_duplicates_off(tiny_encoder: Path) -> None:
+    found = check([*reviews(20), *reviews(20), {"text": None, "label": "positive"}], tiny_encoder)
+    assert len(found.problems) == 1
+    assert found.duplicates == []
+    assert any("duplicates" in note and "once no row has a fault" in note for note in found.notes)
 
 
 def test_nothing_to_look_at_is_an_error(tiny_encoder: Path, tmp_path: Path) -> None:
