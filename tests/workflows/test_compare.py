@@ -228,6 +228,11 @@ def test_other_labels_and_types_are_refused(runs: Path, tagging_run: Path) -> No
         run_compare(runs)
 
 
+def test_a_run_beside_itself_is_refused(runs: Path) -> None:
+    with pytest.raises(RunError, match=r"a and .*runs/a are the same run, .*runs/a\. Name two\."):
+        compare("a", runs / "a", runs=runs)
+
+
 def test_missing_predictions_are_named(runs: Path) -> None:
     with pytest.raises(
         RunError,

@@ -107,6 +107,15 @@ def test_missing_data_of_a_task_named_itself_stops_all_before_the_first(tiny_enc
     assert not (tmp_path / "runs").exists()
 
 
+def test_absent_hub_is_told_once_for_all_tasks(tiny_encoder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"encoder": tiny_encoder, "runs": tmp_path / "runs", "offline": True}
+    with pytest.raises(DataError) as caught:
+        train_suite("glue/cola,glue/rte,glue/wnli", **options)
+    said = str(caught.value)
+    assert "3 of 3 tasks cannot be trained, so none was. glue/cola (and alike glue/rte, glue/wnli): " in said
+    assert said.count("is not in the cache") == 1
+
+
 def test_wrong_setting_of_one_task_stops_all(tiny_encoder: Path, glue_data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": glue_data, "encoder": tiny_encoder, "runs": tmp_path / "runs"}
     with pytest.raises(ConfigError, match=r"glue/rte: train\.epochs is -1.* The others alone: .* glue/cola\."):

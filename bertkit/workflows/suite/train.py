@@ -136,7 +136,13 @@ def _together(plan: Plan, faults: Mapping[str, BertkitError]) -> BertkitError:
     first = next(iter(faults.values()))
     if len(plan.tasks) == 1:
         return first
-    told = "; ".join(f"{name}: {str(fault).rstrip('.')}" for name, fault in faults.items())
+    # What is neither here nor on a Hub that can be reached has one reason for all.
+    absent = [name for name, fault in faults.items() if fault.absence]
+    alike = f" (and alike {', '.join(absent[1:])})" if absent[1:] else ""
+    shown = {name: fault for name, fault in faults.items() if name not in absent[1:]}
+    told = "; ".join(
+        f"{name}{alike if name in absent else ''}: {str(fault).rstrip('.')}" for name, fault in shown.items()
+    )
     rest = [task.name for task in plan.tasks if task.name not in faults]
     way = f" The others alone: bertkit finetune {','.join(rest)}." if rest else ""
     return type(first)(f"{len(faults)} of {len(plan.tasks)} tasks cannot be trained, so none was. {told}.{way}")
