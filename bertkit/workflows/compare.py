@@ -133,13 +133,13 @@ def compare(
         resamples: of the bootstrap, and random swaps of the permutation test; both have a fixed seed.
 
     Raises:
-        RunError: if there is no such run, it holds no predictions on the split, or both are one.
+        RunError: if there is no such run, or it holds no predictions on the split.
         DataError: if the two were not scored on the same examples, or learned other labels.
     """
     one, other = (_side(run.find(where, Path(runs)), split) for where in (a, b))
-    if one.run.folder.resolve() == other.run.folder.resolve():
-        raise RunError(f"{a} and {b} are the same run, {one.run.folder}. Name two.")
     one, other, notes = _aligned(one, other)
+    if one.run.folder.resolve() == other.run.folder.resolve():
+        notes.append(f"both are the same run, {one.run.folder}")
     _require_same(one, other, split)
     series = [_members(where, Path(runs)) for where in (a, b)]
     several = min(map(len, series)) > 1

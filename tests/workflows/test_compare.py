@@ -182,7 +182,7 @@ def test_runs_that_differ_in_their_seed_are_said_to(runs: Path) -> None:
     change(runs / "b", seed=7, request=record(runs / "b")["request"] | {"seed": 7})
     (note,) = run_compare(runs).notes
     assert note == "the runs differ in their seed alone (42 and 7), so a difference is what seeds do"
-    assert compare("a", "a", runs=runs, resamples=10).notes == []
+    assert compare("a", "a", runs=runs, resamples=10).notes == [f"both are the same run, {runs / 'a'}"]
 
 
 def test_two_models_are_not_two_recipes(runs: Path) -> None:
@@ -228,9 +228,9 @@ def test_other_labels_and_types_are_refused(runs: Path, tagging_run: Path) -> No
         run_compare(runs)
 
 
-def test_a_run_beside_itself_is_refused(runs: Path) -> None:
-    with pytest.raises(RunError, match=r"a and .*runs/a are the same run, .*runs/a\. Name two\."):
-        compare("a", runs / "a", runs=runs)
+def test_a_run_beside_itself_is_noted(runs: Path) -> None:
+    assert f"both are the same run, {runs / 'a'}" in compare("a", runs / "a", runs=runs).notes
+    assert not any("the same run" in note for note in compare("a", "b", runs=runs).notes)
 
 
 def test_missing_predictions_are_named(runs: Path) -> None:
