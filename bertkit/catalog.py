@@ -35,7 +35,7 @@ def members(name: str) -> list[str]:
     Raises:
         TaskError: if a list names a task twice.
     """
-    if Path(name).expanduser().exists() and name not in {task.rpartition("/")[0] for task in names()}:
+    if _is_there(name) and name not in {task.rpartition("/")[0] for task in names()}:
         return []
     parts = [part.strip() for part in name.split(",") if part.strip()]
     found = [task for part in parts for task in (group(part) or [part])]
@@ -49,7 +49,7 @@ def is_data_file(path: Path, table: Mapping[str, Any]) -> bool:
     """Say whether ``path`` has the suffix of a data file, ``.gz`` aside, or is a file whose format ``table`` names."""
     known = path.name.removesuffix(".gz").lower().endswith(DATA_SUFFIXES)
     named = bool(table.get("data", {}).get("format")) and path.suffix != ".toml"
-    return known or (named and path.expanduser().is_file())
+    return known or (named and _expanded(path).is_file())
 
 
 def find_task(name: str | Path | Task, *, overrides: Mapping[str, Any] | None = None) -> Task:
@@ -70,7 +70,8 @@ def find_task(name: str | Path | Task, *, overrides: Mapping[str, Any] | None = 
     if is_data_file(path, over):
         return _from_data_file(path, over)
     if path.suffix == ".toml" or text.startswith((".", "/", "~")):
-        file = path.expanduser()
+        _is_there(text)
+        file = _expanded(path)
         if file.is_dir():
             raise TaskError(_is_folder(text))
         if not file.is_file():
@@ -81,11 +82,35 @@ def find_task(name: str | Path | Task, *, overrides: Mapping[str, Any] | None = 
     raise TaskError(_unknown(text))
 
 
+def _expanded(path: Path) -> Path:
+    """Return a path with the home folder in place of ``~``.
+
+    Raises:
+        TaskError: if there is no such home.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise TaskError(f"{path} cannot be found: {error}".removesuffix(".") + ".") from error
+
+
+def _is_there(name: str) -> bool:
+    """Say whether a name is that of a file or a folder.
+
+    Raises:
+        TaskError: if one cannot look: the name is too long, or a folder may not be looked into.
+    """
+    try:
+        return _expanded(Path(name)).exists()
+    except OSError as error:
+        raise TaskError(f"{name} cannot be read: {error.strerror or error}.") from error
+
+
 def _unknown(name: str) -> str:
     members = group(name)
     if members:
         return f"'{name}' is a group of tasks: name one of {', '.join(members)}."
-    if Path(name).expanduser().is_file():
+    if _is_there(name) and Path(name).expanduser().is_file():
         return (
             f"The suffix of {name} does not say what the file holds. "
             "If it is data, say its format: --set data.format=conll (or conllu, jsonl, csv, tsv, json, parquet)."
@@ -124,7 +149,7 @@ def _resolved(file: Path, seen: Iterable[Path]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise TaskError(f"{file}: 'extends' is {base!r}, and must be the name or the path of a task.")
     below = folder() / f"{base}.toml" if base in names() else file.parent / base
-    if not below.is_file():
+    if not (_is_there(str(below)) and below.is_file()):
         raise TaskError(f"{file} extends '{base}', which is no task.{did_you_mean(base, names())}")
     return tasks.merge(
         _anchored(_resolved(below, chain), below, file), {k: v for k, v in table.items() if k != "extends"}
@@ -142,7 +167,8 @@ def _anchored(table: dict[str, Any], below: Path, file: Path) -> dict[str, Any]:
 
 def _from_data_file(path: Path, over: Mapping[str, Any]) -> Task:
     """Make a task of a bare data file; what its label column says of the kind is found when it is read."""
-    absolute = str(path.expanduser().resolve())
+    _is_there(str(path))
+    absolute = str(_expanded(path).resolve())
     table = tasks.merge({"type": "sequence-classification", "data": {"files": {"train": absolute}}}, over)
     stem = path.name.removesuffix(".gz")
     return tasks.from_table(table, name=Path(stem).stem, where=str(path))

@@ -17,6 +17,7 @@ OnLong = Literal["truncate", "head-tail", "window", "error"]
 ClassWeights = Literal["none", "balanced"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 Backend = Literal["torch", "openvino"]
+OnError = Literal["stop", "skip"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 
 
@@ -167,6 +168,9 @@ class DeviceConfig:
         )
 
 
+MOST_LEVELS = 16
+"""Tables and lists inside each other that a task file may have, and dots of a ``--set``; the deepest in use is 3."""
+
 Config = TypeVar("Config", TrainConfig, EvalConfig, PredictConfig, DeviceConfig)
 SECTIONS: dict[str, type[TrainConfig | EvalConfig | PredictConfig]] = {
     kind.section: kind for kind in (TrainConfig, EvalConfig, PredictConfig)
@@ -209,7 +213,10 @@ def convert(value: Any, kind: Any) -> Any:
             return value
         raise ValueError(f"one of {', '.join(map(repr, choices))}")
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("a number that a float can hold") from None
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
@@ -233,6 +240,8 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
         keys = path.strip().split(".")
         if not equals or not all(keys):
             raise ConfigError(f"--set takes KEY=VALUE, for example --set train.epochs=2, and got {setting!r}.")
+        if len(keys) > MOST_LEVELS:
+            raise ConfigError(f"--set {setting[:40]!r}... goes {len(keys)} levels deep, and no setting does.")
         place = tree
         for key in keys[:-1]:
             place = place.setdefault(key, {})
@@ -244,6 +253,31 @@ def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
             )
         place[keys[-1]] = _toml_value(text.strip())
     return tree
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """Read TOML, and of it only what can be kept as JSON.
+
+    Raises:
+        ValueError: if it is no TOML, is nested deeper than :data:`MOST_LEVELS`, or holds an integer beyond 64 bits
+            (TOML 1.0.0, "Integer", asks for no more).
+    """
+    try:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    layer: list[Any] = [table]
+    for _ in range(MOST_LEVELS):
+        if any(isinstance(one, int) and not -(2**63) <= one < 2**63 for one in layer):
+            raise ValueError("it holds a whole number of more than 64 bits")
+        layer = [item for one in layer for item in _items(one)]
+        if not layer:
+            return table
+    raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def describe(config: TrainConfig | EvalConfig | PredictConfig | DeviceConfig) -> dict[str, Any]:
@@ -270,8 +304,8 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 def _toml_value(text: str) -> Any:
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = read_toml(f"value = {text}")
+    except ValueError:
         return text
     return parsed["value"] if parsed.keys() == {"value"} else text
 

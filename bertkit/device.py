@@ -138,6 +138,27 @@ def _best_precision(name: str) -> tuple[str, str]:
     return "float32", "the CPU has neither amx_bf16 nor avx512_bf16"
 
 
+def processor() -> dict[str, str]:
+    """Return what the last bits of a result depend on beside versions: system, processor, torch's kernels for it."""
+    import torch
+
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "name": _processor_name(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+    }
+
+
+def _processor_name() -> str:
+    """Return the name of the CPU as Linux tells it, else as Python does."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
 def _cpu_features() -> dict[str, Any]:
     import torch
 

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -30,6 +30,19 @@ INSTALLED = {
 
 HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 """name -> the Hub repository whose files an installed encoder has, as a model card names it."""
+
+ADAPTER = "adapter_config.json"
+"""The file of a PEFT adapter, which names a model to open in place of the folder's own."""
+
+KERNEL_KEYS = (
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "experts_implementation",
+    "_experts_implementation",
+    "_experts_implementation_internal",
+)
+"""Keys of config.json whose value may be a Hub repository of compiled code."""
 
 UNLIMITED = 1_000_000
 """A position limit above this is transformers' way to say that there is none."""
@@ -78,9 +91,9 @@ def find(name: str, *, revision: str = "", offline: bool = False) -> Source:
     Raises:
         ModelError: if it is not there, is damaged or cannot be used, with the ways out.
     """
-    folder = Path(name).expanduser()
     if name in INSTALLED:
         return _installed(name)
+    folder = place_of(name)
     if folder.is_dir():
         if revision:
             raise ModelError(f"--revision {revision} goes with a Hub encoder, and {name} is a folder. Drop --revision.")
@@ -91,7 +104,23 @@ def find(name: str, *, revision: str = "", offline: bool = False) -> Source:
     from bertkit.data import hub
 
     files = hub.find_model(name, revision=revision, offline=offline)
+    check_folder(files.path)
     return Source(name=name, folder=files.path, revision=files.revision)
+
+
+def place_of(name: str) -> Path:
+    """Return the place that an encoder's name would have as a folder, whether it is there or not.
+
+    Raises:
+        ModelError: if one cannot look: too long a name, a folder that is shut, no such home.
+    """
+    try:
+        folder = Path(name).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).removesuffix(".")
+        raise ModelError(f"The encoder {name} cannot be looked for: {reason}.") from error
+    return folder
 
 
 def hub_name(name: str) -> str:
@@ -132,15 +161,20 @@ def check_folder(folder: Path) -> None:
     """Check that ``folder`` can be loaded, before anything heavy is imported.
 
     Raises:
-        ModelError: if config or safetensors are missing; ``.bin`` weights are named, since unpickling runs code.
+        ModelError: if config or safetensors are missing, or if something in it would have code run or other files
+            opened; ``.bin`` weights are named, since unpickling runs code.
     """
     config = folder / "config.json"
     if not config.is_file():
         raise ModelError(f"{folder} holds no config.json, so it is no encoder. --encoder takes a saved model's folder.")
-    try:
-        json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{config} is not readable JSON: {error}.") from error
+    _check_config(config, _read_config(config))
+    if (folder / ADAPTER).exists():
+        # With peft installed, transformers would open the model that this file names instead.
+        raise ModelError(
+            f"{folder} holds a PEFT adapter ({ADAPTER}), and bertkit opens whole models: merge it into its model with "
+            "merge_and_unload(), and save that with save_pretrained."
+        )
+    _check_index(folder)
     if any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         return
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
@@ -150,6 +184,55 @@ def check_folder(folder: Path) -> None:
             "safe_serialization=True)."
         )
     raise ModelError(f"{folder} holds no model.safetensors. Save the model with save_pretrained, or download it again.")
+
+
+def _read_config(config: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{config} is not readable JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{config} is no configuration: it must hold a JSON object. Download the model again.")
+    return found
+
+
+def _check_config(file: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a configuration by which transformers would fetch code, or weights from elsewhere.
+
+    Raises:
+        ModelError: naming the key.
+    """
+    for key in KERNEL_KEYS:
+        named = config.get(key)
+        values = named.values() if isinstance(named, dict) else [named]
+        if any(isinstance(value, str) and ("/" in value or ":" in value) for value in values):
+            raise ModelError(
+                f"{file}: '{key}' is {named!r}, code that would be fetched and run, which bertkit does not do. "
+                "Take the key out, if you trust the rest."
+            )
+    if config.get("transformers_weights") is not None:
+        raise ModelError(
+            f"{file}: 'transformers_weights' names {config['transformers_weights']!r} as the weights, and bertkit "
+            "opens model.safetensors alone. Save the model with save_pretrained."
+        )
+
+
+def _check_index(folder: Path) -> None:
+    """Refuse an index whose weights are not safetensors files beside it.
+
+    Raises:
+        ModelError: if it is such, or cannot be read.
+    """
+    from bertkit.data import hub
+
+    if (folder / "model.safetensors").is_file() or not (folder / hub.INDEX).is_file():
+        return
+    names = hub.shard_names(folder)
+    if names is None:
+        raise ModelError(f"{folder / hub.INDEX} is damaged: it does not say which files hold the weights.")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing or not names:
+        raise ModelError(f"{folder} lacks weights: {joined(missing, most=3) or 'its index names no file'}.")
 
 
 def load(
@@ -208,6 +291,8 @@ def _pretrained(kind: Any, source: Source, config: Any) -> tuple[PreTrainedModel
         dtype=torch.float32,
         use_safetensors=True,
         local_files_only=True,
+        # Without a word, transformers asks on the terminal (of a pipe: reads an answer from the data).
+        trust_remote_code=False,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
@@ -220,7 +305,7 @@ def _under_new_head(kind: Any, source: Source, config: Any) -> tuple[PreTrainedM
     from transformers import AutoModel
 
     body, lost = _pretrained(AutoModel, source, deepcopy(config))
-    model = kind.from_config(config, dtype=torch.float32)
+    model = kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
     trained = {name: weight for name, weight in body.state_dict().items() if name not in lost}
     model.base_model.load_state_dict(trained, strict=False)
     prefix = f"{model.base_model_prefix}."
@@ -238,7 +323,9 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.folder, local_files_only=True, use_fast=True, trust_remote_code=False
+        )
     except Exception as error:
         raise ModelError(
             f"The tokenizer of {source.name} cannot be loaded: {type(error).__name__}: {error} "
@@ -268,14 +355,17 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 
 def model_type(source: Source) -> str:
     """Return the ``model_type`` of an encoder's config (``bert``)."""
-    return str(json.loads((source.folder / "config.json").read_text(encoding="utf-8")).get("model_type", "unknown"))
+    return str(_read_config(source.folder / "config.json").get("model_type", "unknown"))
 
 
 def config_labels(folder: Path) -> list[str]:
     """Return the label names that a saved model's config holds, in id order."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _read_config(folder / "config.json")
     names = config.get("id2label") or {}
-    return [str(names[key]) for key in sorted(names, key=int)]
+    try:
+        return [str(names[key]) for key in sorted(names, key=int)]
+    except (ValueError, TypeError, LookupError) as error:
+        raise ModelError(f"{folder / 'config.json'}: 'id2label' does not map numbers to names: {error}.") from error
 
 
 def round_weights(model: PreTrainedModel) -> None:

@@ -12,6 +12,7 @@
 A message is one sentence that says what is wrong, the value, where it is, and what to do next.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -105,7 +106,20 @@ def sentence(problems: Iterable[str]) -> str:
     return text if text.endswith("?") else f"{text}."
 
 
+SECRETS = re.compile(
+    r"(?P<address>://[^:/@\s]*:)[^@\s/]+(?=@)"  # a password: of a proxy, a mirror, a database
+    r"|(?P<user>://)(?:hf|api_org)_\w+(?=@)"
+    r"|\b(?:hf|api_org|gh[pousr])_[A-Za-z0-9]{8,}|\b(?:github_pat|wandb_v1)_\w{8,}"  # the Hub, GitHub, W&B
+    r"|(?P<header>\b(?:Bearer|Basic)\s+)[\w.~+/=-]{8,}"
+)
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text with ``***`` in place of passwords in addresses and of what has the form of a token."""
+    return SECRETS.sub(lambda found: f"{found['address'] or found['user'] or found['header'] or ''}***", text)
+
+
 def one_line(text: str) -> str:
-    """Fold white space and drop control characters, which may come from data, so that a message stays one line."""
-    folded = " ".join(text.split())
+    """Make a message one line that tells no secret and does nothing to a terminal, whatever data is in it."""
+    folded = hide_secrets(" ".join(text.split()))
     return "".join(c for c in folded if c.isprintable())

@@ -13,6 +13,8 @@ class Note:
     """One sentence."""
     level: str = "info"
     """``info`` or ``warning``."""
+    step: int = 0
+    """The optimizer step that it is about; 0 where it is about none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,8 @@ class Checkpoint:
     step: int
     best: bool
     state: dict[str, Any] = field(repr=False)
+    passing: bool = False
+    """Offered only because training was asked to stop: a run that nobody interrupts has no such one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,11 @@ Takes an adapter and imports none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from bertkit.data.batches import by_tokens
+from bertkit import memory
+from bertkit.data.batches import by_tokens, padded
+from bertkit.events import Listener, Note, ignore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from bertkit.adapters.base import Adapter, Example, Feature, Prediction
 
 Advance = Callable[[int], None]
+Row = TypeVar("Row")
 
 
 class Model(Protocol):
@@ -38,13 +41,45 @@ CHARACTERS = 4_000_000
 """Characters of text that are predicted together; bounds the memory of windows over long contexts."""
 
 
+class Room:
+    """Tokens that go through a model at once; fewer from the moment on when the device has no memory for them."""
+
+    def __init__(self, tokens: int = 0, listen: Listener = ignore) -> None:
+        """Take what is asked for, with 0 for the device's default, and who is told where it was too much."""
+        self.tokens = tokens
+        self.listen = listen
+
+    def on(self, device: torch.device) -> int:
+        """Return the tokens for a device."""
+        self.tokens = self.tokens or (BATCH_TOKENS_CPU if device.type == "cpu" else BATCH_TOKENS)
+        return self.tokens
+
+    def halve(self, lengths: Sequence[int], device: torch.device, error: Exception) -> None:
+        """Make room for half of a batch, and say so.
+
+        Raises:
+            OutOfMemoryError: if the batch is a single row.
+        """
+        if len(lengths) == 1:
+            raise memory.OutOfMemoryError(
+                f"Out of memory without gradients, with one row of {lengths[0]} tokens: {memory.first_line(error)} "
+                "Use a device that nothing else uses, --device cpu, or a smaller train.max_length."
+            ) from error
+        before, self.tokens = padded(lengths), padded(lengths) // 2
+        message = (
+            f"{device} has no memory for {before} tokens at once without gradients, so eval.batch_tokens is "
+            f"{self.tokens} from here on. The predictions stay the same"
+        )
+        self.listen(Note(message=message, level="warning"))
+
+
 def forward(
     adapter: Adapter,
     model: Model,
     features: Sequence[Feature],
     *,
     accelerator: Accelerator,
-    batch_tokens: int,
+    batch_tokens: int | Room,
     advance: Advance | None = None,
 ) -> list[np.ndarray]:
     """Return what :meth:`Adapter.reduce` keeps of each feature, in the order of ``features``.
@@ -54,25 +89,57 @@ def forward(
         model: moved to the accelerator's device; left in evaluation mode.
         features: any number; they go through in batches of similar length.
         accelerator: device and precision.
-        batch_tokens: tokens, padding included, that go through at once; 0 leaves it to the device.
+        batch_tokens: tokens, padding included, that go through at once; 0 leaves it to the device. A :class:`Room` is
+            shared by several calls, and knows from one to the next what there is memory for.
         advance: called with the number of features that went through.
+
+    Raises:
+        OutOfMemoryError: if the device has no memory for a single feature.
     """
     import torch
 
     model.eval()
-    batch_tokens = batch_tokens or (BATCH_TOKENS_CPU if accelerator.device.type == "cpu" else BATCH_TOKENS)
+    room = batch_tokens if isinstance(batch_tokens, Room) else Room(batch_tokens)
+    lengths = [len(feature) for feature in features]
     reduced: list[np.ndarray | None] = [None] * len(features)
-    for rows in by_tokens([len(feature) for feature in features], batch_tokens):
-        batch = on_device(adapter.collate([features[row] for row in rows]), accelerator.device)
-        with torch.inference_mode(), accelerator.autocast():
-            outputs = model(**adapter.inputs(batch))
-        for row, value in zip(rows, adapter.reduce(outputs, batch), strict=True):
+    waiting = by_tokens(lengths, room.on(accelerator.device))[::-1]
+    while waiting:
+        rows = waiting.pop()
+        try:
+            values = _reduced(adapter, model, [features[row] for row in rows], accelerator)
+        except torch.OutOfMemoryError as error:
+            room.halve([lengths[row] for row in rows], accelerator.device, error)
+            values = None
+        if values is None:
+            # Not in the handler, whose error still holds the tensors of the try.
+            memory.give_back()
+            waiting = _again([*waiting, rows], lengths, room.tokens)
+            continue
+        for row, value in zip(rows, values, strict=True):
             reduced[row] = value
         if advance:
             advance(len(rows))
     missing = sum(value is None for value in reduced)
     assert not missing, f"{missing} features were not computed"
     return [value for value in reduced if value is not None]
+
+
+def _reduced(
+    adapter: Adapter, model: Model, features: Sequence[Feature], accelerator: Accelerator
+) -> Sequence[np.ndarray]:
+    """Return what is kept of the features of one batch."""
+    import torch
+
+    batch = on_device(adapter.collate(features), accelerator.device)
+    with torch.inference_mode(), accelerator.autocast():
+        outputs = model(**adapter.inputs(batch))
+    return adapter.reduce(outputs, batch)
+
+
+def _again(waiting: Sequence[Sequence[int]], lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Split the rows of batches that wait, the last of them first, into batches of at most ``tokens``."""
+    rows = [row for batch in reversed(waiting) for row in batch]
+    return [[rows[place] for place in part] for part in by_tokens([lengths[row] for row in rows], tokens)][::-1]
 
 
 def predict(
@@ -83,7 +150,7 @@ def predict(
     *,
     features: Sequence[Feature] | None = None,
     accelerator: Accelerator,
-    batch_tokens: int,
+    batch_tokens: int | Room,
     advance: Advance | None = None,
 ) -> list[Prediction]:
     """Return one prediction per example, in order; ``features`` may be given where they were encoded before."""
@@ -103,29 +170,35 @@ def stream(
     *,
     chunk: int,
     accelerator: Accelerator,
-    batch_tokens: int,
+    batch_tokens: int | Room,
 ) -> Iterator[tuple[Example, Prediction]]:
     """Yield each example with its prediction, in input order.
 
     At most ``chunk`` examples are in memory at a time, fewer where their texts are long.
     """
-    for part in _parts(examples, chunk):
-        predictions = predict(adapter, model, tokenizer, part, accelerator=accelerator, batch_tokens=batch_tokens)
+    room = batch_tokens if isinstance(batch_tokens, Room) else Room(batch_tokens)
+    for part in parts(examples, chunk, characters):
+        predictions = predict(adapter, model, tokenizer, part, accelerator=accelerator, batch_tokens=room)
         yield from zip(part, predictions, strict=True)
 
 
-def _parts(examples: Iterable[Example], chunk: int) -> Iterator[list[Example]]:
-    """Yield lists of up to ``chunk`` examples and about :data:`CHARACTERS` characters."""
-    part: list[Example] = []
-    size = 0
-    for example in examples:
-        part.append(example)
-        size += sum(map(_characters, example.values()))
-        if len(part) >= chunk or size >= CHARACTERS:
+def parts(rows: Iterable[Row], chunk: int, size: Callable[[Row], int]) -> Iterator[list[Row]]:
+    """Yield lists of up to ``chunk`` rows and about :data:`CHARACTERS` characters; ``size`` counts those of a row."""
+    part: list[Row] = []
+    total = 0
+    for row in rows:
+        part.append(row)
+        total += size(row)
+        if len(part) >= chunk or total >= CHARACTERS:
             yield part
-            part, size = [], 0
+            part, total = [], 0
     if part:
         yield part
+
+
+def characters(example: Example) -> int:
+    """Return the characters of an example's texts."""
+    return sum(map(_characters, example.values()))
 
 
 def _characters(cell: Any) -> int:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bertkit import embeddings, optim
+from bertkit import embeddings, memory, optim
 from bertkit.config import TrainConfig
 from bertkit.data.batches import Draw, TrainingBatches
-from bertkit.errors import RunError
-from bertkit.events import Checkpoint, Event, Scores, Start, Step, Stop
+from bertkit.errors import RunError, joined
+from bertkit.events import Checkpoint, Event, Note, Scores, Start, Step, Stop
 from bertkit.infer import on_device
 
 if TYPE_CHECKING:
@@ -24,8 +24,27 @@ if TYPE_CHECKING:
 
 
 class DivergedError(RunError):
-    """The loss or the gradient is no number any more; another recipe may do."""
+    """The loss, the gradient or a weight is no number any more; another recipe may do."""
 
+    features: tuple[int, ...] = ()
+    """Features of the step, where its own loss or gradient is what is wrong."""
+
+
+class Interrupted(Exception):  # noqa: N818 - no fault: somebody wants to go on later
+    """Raised out of ``evaluate`` where training was asked to stop; the state is offered as it is."""
+
+
+WAY_OUT = "Try a lower train.learning_rate, a longer train.warmup_ratio or --precision float32."
+"""What may help where the numbers run away."""
+LEAST_SCALE = 2.0**-14
+"""Loss scale under fp16 from which down only gradients over 1e9 overflow: no smaller scale helps those."""
+
+
+NO_ROOM = (
+    "Try a smaller train.max_length, train.gradient_checkpointing=true, a smaller encoder, or a device that nothing "
+    "else uses."
+)
+"""What is left to do where smaller parts do not help."""
 
 Objective = Callable[["torch.nn.Module", "Batch"], "Loss"]
 """What is minimised: from the model and a batch on its device to a summed loss."""
@@ -56,6 +75,8 @@ class State:
     """Step of the last evaluation."""
     not_better: int = 0
     """Evaluations since the best one."""
+    micro_batch_tokens: int = 0
+    """What the device has memory for, where that is less than the recipe asks for; else 0."""
 
 
 def training(
@@ -70,6 +91,7 @@ def training(
     better: Callable[[float, float | None], bool],
     evaluate: Callable[[], Evaluation],
     should_stop: Callable[[], bool] = lambda: False,
+    places: Callable[[Sequence[int]], Sequence[str]] = lambda features: list(map(str, features)),
     start: Mapping[str, Any] | None = None,
 ) -> Iterator[Event]:
     """Train ``model`` in place and yield what happens.
@@ -86,12 +108,13 @@ def training(
         accelerator: device and precision.
         metric: the score that selects the best checkpoint.
         better: whether a new score beats the best so far, which is None at first.
-        evaluate: scores the model on validation.
+        evaluate: scores the model on validation; may raise :class:`Interrupted`.
         should_stop: asked after each step; where true, the state is offered and training ends.
+        places: what messages call the rows that features were made of (``train.jsonl:118``).
         start: the state of a :class:`~bertkit.events.Checkpoint` to go on from.
 
     Raises:
-        DivergedError: if the loss or the gradient is not finite.
+        DivergedError: if the loss or the gradient is not finite, or a weight that was to be evaluated or saved.
     """
     total = num_steps(batches, config)
     optimizer = optim.adamw(model, config)
@@ -99,28 +122,40 @@ def training(
     if start is not None:
         state = restore(start, model, optimizer, accelerator)
     wrapped, prepared = accelerator.prepare(model, optimizer)
-    engine = _Engine(wrapped, prepared, objective, collate, config, accelerator)
+    engine = _Engine(wrapped, prepared, objective, collate, config, accelerator, batches, places)
 
-    def checkpoint() -> Checkpoint:
-        best = state.best_step == state.step and state.last_evaluation == state.step
-        return Checkpoint(step=state.step, best=best, state=capture(state, model, optimizer, accelerator))
+    def look(*, stopping: bool) -> Generator[Event, None, bool]:
+        """Evaluate and offer the state, where either is due; return whether training is to stop."""
+        wanted = _evaluation_is_due(state, config, batches.steps_per_epoch, total)
+        saving = _due(state, config.save_steps, total + 1)
+        if wanted or saving or stopping:
+            _check_weights(model, state)
+        if wanted and not stopping:
+            try:
+                yield _evaluated(state, evaluate(), metric, better)
+            except Interrupted:
+                stopping = True
+        if wanted or saving or stopping:
+            passing = stopping and (wanted or not saving)
+            best = state.best_step == state.step == state.last_evaluation
+            found = capture(state, model, optimizer, accelerator)
+            yield Checkpoint(step=state.step, best=best, state=found, passing=passing)
+        return stopping
 
     yield _start(model, batches, total, state, accelerator)
+    stopping = False
     if _evaluation_is_due(state, config, batches.steps_per_epoch, total):
         # The run was cut short between this step and its evaluation.
-        yield _evaluated(state, evaluate(), metric, better)
-        yield checkpoint()
+        stopping = yield from look(stopping=False)
     enough = _enough(state, config)
-    reason = "early stopping" if enough and state.step < total else "finished"
-    if state.step < total and not enough:
+    reason = "interrupted" if stopping else "early stopping" if enough and state.step < total else "finished"
+    if state.step < total and not enough and not stopping:
         for draw in batches.draws(epoch=state.epoch, index=state.index):
-            yield engine.step(draw, state, total, batches.steps_per_epoch)
-            stopping = should_stop()
-            if not stopping and _evaluation_is_due(state, config, batches.steps_per_epoch, total):
-                yield _evaluated(state, evaluate(), metric, better)
+            step = engine.step(draw, state, total, batches.steps_per_epoch)
+            yield from engine.said()
+            yield step
+            stopping = yield from look(stopping=should_stop())
             enough = _enough(state, config)
-            if stopping or state.last_evaluation == state.step or _due(state, config.save_steps, total + 1):
-                yield checkpoint()
             if stopping or enough or state.step >= total:
                 reason = "interrupted" if stopping else "early stopping" if enough and state.step < total else reason
                 break
@@ -150,6 +185,8 @@ class _Engine:
         collate: Callable[[Sequence[int]], Batch],
         config: TrainConfig,
         accelerator: Accelerator,
+        batches: TrainingBatches,
+        places: Callable[[Sequence[int]], Sequence[str]],
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -157,6 +194,9 @@ class _Engine:
         self.collate = collate
         self.config = config
         self.accelerator = accelerator
+        self.batches = batches
+        self.places = places
+        self.notes: list[Note] = []
         self.parameters = list(embeddings.trained(model).values())
 
     def step(self, draw: Draw, state: State, total: int, steps_per_epoch: int) -> Step:
@@ -165,10 +205,11 @@ class _Engine:
         learning_rate = optim.rate(state.step, total, self.config)
         optim.set_rate(self.optimizer, learning_rate)
         self.model.train()
-        loss = self._backward(draw)
+        loss = self._in_memory(draw, state)
         norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm or math.inf))
-        self._check_finite(loss, norm, state.step + 1, learning_rate)
-        self.optimizer.step()
+        self._check_finite(loss, norm, draw, state, learning_rate)
+        with memory.named(f"in the optimizer's update of step {state.step + 1}", NO_ROOM):
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         last = draw.index + 1 == steps_per_epoch
@@ -185,6 +226,51 @@ class _Engine:
             seconds=seconds,
             tokens_per_second=draw.num_tokens / seconds,
         )
+
+    def said(self) -> list[Note]:
+        """Return what there is to be said since the last call."""
+        notes, self.notes = self.notes, []
+        return notes
+
+    def _in_memory(self, draw: Draw, state: State) -> float:
+        """Add up the gradients of a step, in smaller parts where the device has no memory; return the mean loss.
+
+        From then on all is as with a smaller ``train.micro_batch_tokens``: the same examples in the same order, and
+        the same random numbers from the start of the step.
+
+        Raises:
+            OutOfMemoryError: if there is no memory for a single row.
+        """
+        import torch
+
+        if state.micro_batch_tokens:
+            draw = self.batches.split(draw, state.micro_batch_tokens)
+        random_state = generators()
+        while True:
+            try:
+                return self._backward(draw)
+            except torch.OutOfMemoryError as error:
+                draw = self._halved(draw, state, error)
+            # Not in the handler, whose error still holds the tensors of the try.
+            self.optimizer.zero_grad(set_to_none=True)
+            memory.give_back()
+            set_generators(*random_state)
+
+    def _halved(self, draw: Draw, state: State, error: Exception) -> Draw:
+        """Return a draw in parts of half the size, and note that it is so from now on."""
+        step, largest = state.step + 1, self.batches.largest_part(draw)
+        if not largest:
+            raise memory.OutOfMemoryError(
+                f"Out of memory in step {step}, with one row of data at a time: {memory.first_line(error)} {NO_ROOM}"
+            ) from error
+        state.micro_batch_tokens = largest // 2
+        message = (
+            f"{self.accelerator.device} has no memory for {largest} tokens at once, so train.micro_batch_tokens is "
+            f"{largest // 2} from step {step} on: smaller parts, and more of them. The examples of a step, their order "
+            "and the recipe stay as they are"
+        )
+        self.notes = [Note(message=message, level="warning", step=step)]
+        return self.batches.split(draw, largest // 2)
 
     def _backward(self, draw: Draw) -> float:
         """Add up the gradients of the micro-batches and return the mean loss of the step."""
@@ -205,15 +291,22 @@ class _Engine:
             torch._foreach_mul_(gradients, draw.num_examples / weight)
         return total / weight
 
-    def _check_finite(self, loss: float, norm: float, step: int, learning_rate: float) -> None:
+    def _check_finite(self, loss: float, norm: float, draw: Draw, state: State, learning_rate: float) -> None:
         """Stop at a loss or gradient that is not finite; under fp16 a gradient that overflows is the scaler's."""
-        if math.isfinite(loss) and (math.isfinite(norm) or self.accelerator.scaler is not None):
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        scaler = self.accelerator.scaler
+        if math.isfinite(loss) and scaler is not None and scaler.get_scale() > LEAST_SCALE:
             return
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
-        raise DivergedError(
-            f"Step {step}: the {what} at learning rate {learning_rate:.3g}. Nothing was saved from this step. "
-            "Try a lower train.learning_rate, a longer train.warmup_ratio or --precision float32."
+        features = sorted(feature for part in draw.micro_batches for feature in part)
+        rows = joined(dict.fromkeys(self.places(features))).replace("; ", ", ")
+        error = DivergedError(
+            f"Step {state.step + 1}: the {what} at learning rate {learning_rate:.3g}, on the rows {rows}. "
+            f"Nothing was saved from this step{_spared(state)}. {WAY_OUT}"
         )
+        error.features = tuple(features)
+        raise error
 
 
 def _start(
@@ -241,6 +334,32 @@ def _evaluation_is_due(state: State, config: TrainConfig, steps_per_epoch: int, 
     return _due(state, config.eval_steps, steps_per_epoch) or state.step == total
 
 
+def _spared(state: State) -> str:
+    return "" if state.best_step is None else f", and the best checkpoint, of step {state.best_step}, is untouched"
+
+
+def _check_weights(model: torch.nn.Module, state: State) -> None:
+    """Stop before weights that are not finite are evaluated or saved.
+
+    Raises:
+        DivergedError: naming some of them.
+    """
+    broken = not_finite(model)
+    if broken:
+        raise DivergedError(
+            f"Step {state.step}: weights are not finite after the update: {joined(broken, most=3)}. "
+            f"Nothing was saved from this step{_spared(state)}. {WAY_OUT}"
+        )
+
+
+def not_finite(model: torch.nn.Module) -> list[str]:
+    """Return the names of the parameters that hold a NaN or an infinity."""
+    import torch
+
+    parameters = dict(model.named_parameters()) | embeddings.trained(model)
+    return [name for name, weight in parameters.items() if not bool(torch.isfinite(weight).all())]
+
+
 def _enough(state: State, config: TrainConfig) -> bool:
     return bool(config.patience) and state.not_better >= config.patience
 
@@ -266,37 +385,42 @@ def capture(
     Returns:
         ``progress`` (JSON-able), and the tensor tables ``model``, ``optimizer`` and ``rng``.
     """
-    random_state, generators = _generators()
+    random_state, tensors = generators()
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
     return {
         "progress": {**vars(state), "python_random": random_state, "scaler": scaler},
         "model": tensors_of(model),
         "optimizer": embeddings.moments(model, optimizer.state),
-        "rng": generators,
+        "rng": tensors,
     }
 
 
 def restore(
     start: Mapping[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator
 ) -> State:
-    """Put a captured state back into model, optimizer and generators."""
-    import torch
+    """Put a captured state back into model, optimizer and generators.
 
+    Raises:
+        RunError: if it is not this model's, or its weights are not finite.
+    """
     progress = dict(start["progress"])
     python_random, scaler = progress.pop("python_random"), progress.pop("scaler")
     if scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(scaler)
     load_tensors(model, start["model"])
+    broken = not_finite(model)
+    if broken:
+        raise RunError(
+            f"The checkpoint of step {progress['step']} holds weights that are not finite: {joined(broken, most=3)}. "
+            "Start a new run."
+        )
     parameters = embeddings.trained(model)
     for name, value in embeddings.fitted(model, start["optimizer"]).items():
         parameter, _, key = name.rpartition("|")
         place = parameters[parameter]
         device = place.device if value.ndim else value.device
         optimizer.state[place][key] = value.to(device)
-    random.setstate((python_random[0], tuple(python_random[1]), python_random[2]))
-    torch.set_rng_state(start["rng"]["torch"])
-    if "cuda" in start["rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(start["rng"]["cuda"])
+    set_generators(python_random, start["rng"])
     return State(**progress)
 
 
@@ -322,12 +446,50 @@ def load_tensors(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) ->
         raise RunError(f"The checkpoint holds {wrong[0]}, which the model does not have: they do not belong together.")
 
 
-def _generators() -> tuple[list[Any], dict[str, torch.Tensor]]:
-    """Return the states of Python's and torch's generators; NumPy's are made anew from seed and epoch."""
+def generators() -> tuple[list[Any], dict[str, torch.Tensor]]:
+    """Return the states of Python's, NumPy's and torch's generators; that of the order comes from seed and epoch."""
     import torch
 
     version, internal, gauss = random.getstate()
-    generators = {"torch": torch.get_rng_state()}
+    generators = {"torch": torch.get_rng_state(), "numpy": _numpy_state()}
     if torch.cuda.is_available():
         generators["cuda"] = torch.cuda.get_rng_state()
     return [version, list(internal), gauss], generators
+
+
+def seed_generators(seed: int) -> None:
+    """Seed Python's and NumPy's generators, which an adapter may draw from; torch's is seeded with the head."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def set_generators(python_random: Sequence[Any], generators: Mapping[str, torch.Tensor]) -> None:
+    """Put back what :func:`generators` gave."""
+    import torch
+
+    random.setstate((python_random[0], tuple(python_random[1]), python_random[2]))
+    torch.set_rng_state(generators["torch"])
+    if "cuda" in generators and torch.cuda.is_available():
+        torch.cuda.set_rng_state(generators["cuda"])
+    if "numpy" in generators:
+        _set_numpy_state(generators["numpy"])
+
+
+def _numpy_state() -> torch.Tensor:
+    """Return the state of NumPy's global generator as int64: 624 words, the place, whether a Gauss waits, its bits."""
+    import numpy as np
+    import torch
+
+    _, words, place, waits, gauss = np.random.get_state(legacy=True)
+    bits = np.float64(gauss).view(np.int64)
+    return torch.from_numpy(np.concatenate([np.asarray(words, dtype=np.int64), [place, waits, bits]]))
+
+
+def _set_numpy_state(state: torch.Tensor) -> None:
+    import numpy as np
+
+    values = state.numpy()
+    place, waits, gauss = int(values[-3]), int(values[-2]), float(values[-1].view(np.float64))
+    np.random.set_state(("MT19937", values[:-3].astype(np.uint32), place, waits, gauss))

@@ -16,10 +16,11 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bertkit.errors import RunError, did_you_mean
+from bertkit.errors import RunError, did_you_mean, hide_secrets
 from bertkit.events import Checkpoint, Event, to_json
 
 STATUSES = ("created", "running", "finished", "interrupted", "failed")
@@ -31,6 +32,12 @@ NEEDED = {"task", "encoder", "seed", "created", "request", "resolved_task", "con
 """What every ``run.json`` holds from the start."""
 MODEL_FACTS = "bertkit.json"
 """The file in ``model/`` that says what bertkit needs beyond plain transformers."""
+SECRET_OPTION = re.compile(r"--?[\w-]*(token|passw|secret|api[-_]?key|credential)[\w-]*", re.IGNORECASE)
+"""An option whose value nobody else may see."""
+LOCK = ".lock"
+"""The file that a process holds while it trains in a run folder."""
+PARTS = ("model", "optimizer", "rng")
+"""The tables of tensors of a checkpoint."""
 
 
 class Run:
@@ -39,6 +46,8 @@ class Run:
     def __init__(self, folder: Path, record: dict[str, Any]) -> None:
         self.folder = folder
         self.record = record
+        self.num_events = 0
+        """Events stored so far, as :meth:`cut_events` and :meth:`append` know it."""
 
     # Making and finding --------------------------------------------------------------------------------------
 
@@ -49,7 +58,15 @@ class Run:
         Raises:
             RunError: if it cannot be made, or ``out`` holds something already.
         """
-        folder = new_folder(runs, name=name, out=out)
+        return cls.begin(new_folder(runs, name=name, out=out), record)
+
+    @classmethod
+    def begin(cls, folder: Path, record: Mapping[str, Any]) -> Run:
+        """Make a run of a new folder.
+
+        Raises:
+            RunError: if it cannot be written; the folder is then removed.
+        """
         run = cls(folder, {"status": "created", "created": now(), **record})
         try:
             run.update()
@@ -112,24 +129,50 @@ class Run:
         """Add an event to ``events.jsonl``."""
         with _disk_errors(self.folder), (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(json_line(to_json(event)) + "\n")
+        self.num_events += 1
 
-    def cut_events(self, step: int) -> None:
-        """Forget the events after ``step``, which a resumed run will see again; all of them below 0."""
-        kept = [event for event in self.events() if event.get("step", 0) <= step and event["event"] != "stop"]
-        if not kept:
-            (self.folder / "events.jsonl").unlink(missing_ok=True)
-            return
-        self.write_lines("events.jsonl", kept)
+    def cut_events(self, number: int) -> None:
+        """Keep the first ``number`` events: what came after the checkpoint that a run goes on from comes again."""
+        kept = list(islice(self.events(), number))
+        if kept:
+            self.write_lines("events.jsonl", kept)
+        else:
+            with _disk_errors(self.folder):
+                (self.folder / "events.jsonl").unlink(missing_ok=True)
+        self.num_events = len(kept)
+
+    def tidy(self) -> None:
+        """Clear away what a killed process left half-written, and give back what it had moved aside.
+
+        Only for who holds the folder's lock.
+
+        Raises:
+            RunError: if the folder cannot be written.
+        """
+        with _disk_errors(self.folder):
+            for place in (self.folder, self.folder / "checkpoints", self.folder / "predictions"):
+                for left in place.glob(".*"):
+                    match = re.fullmatch(r"\.(.+)\.(old|\d+)", left.name)
+                    if not match:
+                        continue
+                    if match[2] == "old" and not (place / match[1]).exists():
+                        left.rename(place / match[1])
+                    elif left.is_dir():
+                        shutil.rmtree(left)
+                    else:
+                        left.unlink()
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield the stored events; a last line that was cut off is left out."""
         file = self.folder / "events.jsonl"
         if not file.is_file():
             return
-        with file.open(encoding="utf-8") as lines:
+        with file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 with suppress(ValueError):
-                    yield json.loads(line)
+                    event = json.loads(line)
+                    if isinstance(event, dict):
+                        yield event
 
     def scores(self) -> dict[str, Any]:
         """Return ``scores.json``, or an empty table where there is none yet.
@@ -182,6 +225,7 @@ class Run:
                     # safetensors writes files for their owner alone; others may read what they may read beside it.
                     file.chmod(beside.stat().st_mode & 0o666)
                     _sync(file)
+                _sync(beside)
                 old = place.with_name(f".{place.name}.old")
                 shutil.rmtree(old, ignore_errors=True)
                 if place.exists():
@@ -200,15 +244,22 @@ class Run:
     # Checkpoints ---------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, event: Checkpoint) -> Path:
-        """Write a checkpoint with a manifest of SHA-256, then drop those that are neither newest nor best."""
+        """Store the event, write a checkpoint with a manifest of SHA-256, then drop those neither newest nor best.
+
+        The event goes first, and a checkpoint knows how many there were: after a kill in between, one too many is cut
+        off, and none is missing.
+        """
         from safetensors.torch import save_file
 
+        self.append(event)
+        _sync(self.folder / "events.jsonl")
+        progress = event.state["progress"] | {"events": self.num_events - event.passing}
         name = f"checkpoints/step-{event.step:06d}"
         with self.whole_folder(name) as folder:
-            for part in ("model", "optimizer", "rng"):
+            for part in PARTS:
                 tensors = {key: value.detach().cpu().contiguous() for key, value in event.state[part].items()}
                 save_file(tensors, folder / f"{part}.safetensors", metadata={"format": "pt"})
-            (folder / "progress.json").write_text(json.dumps(event.state["progress"]), encoding="utf-8")
+            (folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
             manifest = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         best = event.state["progress"]["best_step"]
@@ -223,30 +274,58 @@ class Run:
     def load_checkpoint(self, step: int) -> dict[str, Any]:
         """Read a checkpoint back, every file checked against its SHA-256.
 
+        Returns:
+            The state as the loop offered it, and under ``events`` how many events belong to it.
+
         Raises:
             RunError: naming the file that is missing or damaged.
         """
         from safetensors.torch import load_file
 
+        folder = self._whole_checkpoint(step)
+        progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        state: dict[str, Any] = {"events": progress.pop("events"), "progress": progress}
+        return state | {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
+
+    def _whole_checkpoint(self, step: int) -> Path:
+        """Return the folder of a checkpoint whose every file has the SHA-256 of its manifest.
+
+        Raises:
+            RunError: naming the file that is missing or damaged.
+        """
         folder = self.folder / "checkpoints" / f"step-{step:06d}"
+        files = {"progress.json", *(f"{part}.safetensors" for part in PARTS)}
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{folder} has no readable manifest.json, so the checkpoint is damaged.") from error
+        except (OSError, ValueError):
+            manifest = None
+        if not isinstance(manifest, dict) or set(manifest) != files:
+            raise RunError(f"{folder} has no readable manifest.json, so the checkpoint is damaged.")
         for name, sha256 in manifest.items():
-            if not (folder / name).is_file() or _sha256(folder / name) != sha256:
+            try:
+                found = _sha256(folder / name)
+            except OSError:
+                found = ""
+            if found != sha256:
                 raise RunError(f"{folder / name} is missing or damaged: it does not have the SHA-256 of the manifest.")
-        state: dict[str, Any] = {"progress": json.loads((folder / "progress.json").read_text(encoding="utf-8"))}
-        return state | {part: load_file(folder / f"{part}.safetensors") for part in ("model", "optimizer", "rng")}
+        return folder
 
     def newest_checkpoint(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the newest whole checkpoint, or None, and what was wrong with the ones after it."""
+        """Return the newest whole checkpoint, or None, and what was wrong with the ones after it.
+
+        One whose best weights so far are in another that is damaged is of no use either.
+        """
         faults: list[str] = []
         for step in self.checkpoints():
             try:
-                return self.load_checkpoint(step), faults
+                state = self.load_checkpoint(step)
+                best = state["progress"]["best_step"]
+                if best not in (None, step):
+                    self._whole_checkpoint(best)
             except RunError as error:
                 faults.append(str(error))
+            else:
+                return state, faults
         return None, faults
 
     def keep_checkpoints(self, number: int) -> None:
@@ -483,7 +562,8 @@ def _numbered(runs: Path, name: str) -> Path:
 
 def _fresh(out: Path) -> Path:
     # What a process that was killed in its first moments left behind is nothing.
-    if out.is_dir() and not all(re.fullmatch(r"\.(run|suite|sweep)\.json\.\d+", path.name) for path in out.iterdir()):
+    nothing = rf"\.(run|suite|sweep)\.json\.\d+|{re.escape(LOCK)}"
+    if out.is_dir() and not all(re.fullmatch(nothing, path.name) for path in out.iterdir()):
         raise RunError(f"{out} is not empty and is no run. Name another folder with --out.")
     out.mkdir(parents=True, exist_ok=True)
     return out
@@ -518,8 +598,20 @@ def _sync(path: Path) -> None:
 
 
 def command_line() -> list[str]:
-    """Return what was typed, without the password of a database's address (``--storage``): run folders are shared."""
-    return list(map(hide_password, sys.argv))
+    """Return what was typed, without passwords and tokens: run folders are shared.
+
+    A script that calls bertkit has options of its own, so what follows ``--hf-token`` and the like is hidden, too.
+    """
+    shown: list[str] = []
+    for text in sys.argv:
+        name, equals, _ = text.partition("=")
+        if equals and SECRET_OPTION.fullmatch(name):
+            shown.append(f"{name}=***")
+        elif shown and SECRET_OPTION.fullmatch(shown[-1]) and not text.startswith("-"):
+            shown.append("***")
+        else:
+            shown.append(hide_secrets(hide_password(text)))
+    return shown
 
 
 def hide_password(text: str) -> str:

@@ -1,11 +1,14 @@
 """A task: one TOML file that says what to learn from which data. Strict keys; ``extends`` for variants."""
 
-import tomllib
-from collections.abc import Iterable, Mapping
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from datetime import date, time
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, get_args
 
+from bertkit import config
 from bertkit.config import SECTIONS, Tracker
 from bertkit.errors import TaskError, did_you_mean, sentence
 
@@ -117,12 +120,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         TaskError: if it cannot be read, is not UTF-8 or is not TOML (with the line).
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return config.read_toml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise TaskError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise TaskError(f"{path} is not UTF-8 (byte {error.start}). Save the task file as UTF-8.") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise TaskError(f"{path} is not TOML: {error}.") from error
 
 
@@ -154,7 +157,7 @@ def from_table(table: Mapping[str, Any], *, name: str, where: str, file: Path | 
         TaskError: naming every unknown key, missing key and wrong type at once.
     """
     data = table.get("data", {})
-    problems = [*_table_problems(table), *_data_problems(data)]
+    problems = [*_table_problems(table), *_data_problems(data), *_value_problems(table, "")]
     if problems:
         raise TaskError(f"{where}: {sentence(problems)}")
     return Task(
@@ -227,6 +230,45 @@ def _tracker_problems(table: Mapping[str, Any]) -> list[str]:
     return problems or [f"'track' names {name!r} twice" for name in dict.fromkeys(names) if names.count(name) > 1]
 
 
+def _value_problems(value: Any, key: str) -> Iterator[str]:
+    """Yield what TOML can say and ``run.json`` cannot hold: dates and times, infinities and NaN."""
+    if isinstance(value, date | time):
+        yield f"'{key}' is the date or time {value}; put it in quotes if a text is meant"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"'{key}' is {value}, and must be a finite number"
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _value_problems(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _value_problems(item, key)
+
+
+def is_split_name(name: str) -> bool:
+    """Say whether a split may have a name, which becomes part of file names in the run folder."""
+    return bool(re.fullmatch(r"[^\W_][\w. +-]{0,99}", name))
+
+
+def stays_below(path: str) -> bool:
+    """Say whether a path that is relative to a folder stays in it, on any system."""
+    return not any(
+        pure.is_absolute() or pure.drive or pure.root or ".." in pure.parts
+        for pure in (PurePosixPath(path), PureWindowsPath(path))
+    )
+
+
+def _place_problems(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield names of splits that are no file names, and paths that leave the folder that ``--data`` names."""
+    for key in ("splits", "files", "local"):
+        for name in data[key] if isinstance(data.get(key), dict) else ():
+            if not is_split_name(name):
+                yield f"'data.{key}' names a split {name!r}, and a name is letters, digits, '_', '-' and '.'"
+    local = data["local"].values() if isinstance(data.get("local"), dict) else ()
+    for key, path in [("folder", data.get("folder", "")), *(("local", path) for path in local)]:
+        if isinstance(path, str) and not stays_below(path):
+            yield f"'data.{key}' is {path!r}, and must stay below the folder that --data names"
+
+
 def _data_problems(data: Any) -> list[str]:
     if not isinstance(data, dict):
         return ["[data] must be a table"]
@@ -238,6 +280,7 @@ def _data_problems(data: Any) -> list[str]:
     for key in DATA_KEYS - {"splits", "files", "local"}:
         if not isinstance(data.get(key, ""), str):
             problems.append(f"'data.{key}' is {data[key]!r}, and must be a text")
+    problems += _place_problems(data)
     if data and bool(data.get("hub")) == bool(data.get("files")):
         problems.append("[data] needs either 'hub' or 'files'")
     return problems

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,7 @@ def test_checkpoint_comes_back_as_it_was(made: Run) -> None:
     event = checkpoint(3)
     made.save_checkpoint(event)
     state = made.load_checkpoint(3)
-    assert state.keys() == event.state.keys()
+    assert state.keys() == {*event.state.keys(), "events"}
     assert state["progress"] == event.state["progress"]
     for part in ("model", "optimizer", "rng"):
         assert state[part].keys() == event.state[part].keys()
@@ -326,6 +327,51 @@ def test_checkpoint_without_its_manifest_is_damaged(made: Run, how: str) -> None
     assert state is None
     assert len(faults) == 1
     assert "step-000001 has no readable manifest.json, so the checkpoint is damaged." in faults[0]
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"progress.json": "0"}', '"x"', "null"])
+def test_manifest_that_does_not_name_the_files_is_damaged(made: Run, text: str) -> None:
+    made.save_checkpoint(checkpoint(1))
+    (made.folder / "checkpoints" / "step-000001" / "manifest.json").write_text(text)
+    with pytest.raises(RunError, match=r"step-000001 has no readable manifest\.json, so the checkpoint is damaged"):
+        made.load_checkpoint(1)
+
+
+def test_every_flipped_byte_of_a_manifest_or_its_files_is_found(made: Run) -> None:
+    folder = made.save_checkpoint(checkpoint(1))
+    for file in sorted(folder.iterdir()):
+        body = file.read_bytes()
+        for place in range(0, len(body), 7):
+            changed = body[:place] + bytes([body[place] ^ 4]) + body[place + 1 :]
+            if file.name == "manifest.json" and body[place] in b' \n,"{}:':
+                continue
+            file.write_bytes(changed)
+            with pytest.raises(RunError, match=r"damaged"):
+                made.load_checkpoint(1)
+        file.write_bytes(body)
+    made.load_checkpoint(1)
+
+
+def test_file_of_a_checkpoint_that_cannot_be_read_is_named(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.save_checkpoint(checkpoint(1))
+
+    def broken(file: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(run_module, "_sha256", broken)
+    with pytest.raises(RunError, match=r"step-000001/model\.safetensors is missing or damaged"):
+        made.load_checkpoint(1)
+
+
+def test_checkpoint_whose_best_weights_are_damaged_is_not_used(made: Run) -> None:
+    made.update(config={"train": {"keep_checkpoints": 9}})
+    for number, best in [(1, 1), (2, 2), (3, 2)]:
+        made.save_checkpoint(checkpoint(number, best=best))
+    damage(made.folder / "checkpoints" / "step-000002" / "model.safetensors", "cut")
+    state, faults = made.newest_checkpoint()
+    assert state is not None
+    assert state["progress"]["step"] == 1
+    assert len(faults) == 2
 
 
 def test_no_checkpoint_yet_is_no_fault(made: Run) -> None:
@@ -396,19 +442,85 @@ def test_event_with_a_lone_surrogate_is_stored(made: Run) -> None:
     assert next(made.events())["message"] == "label '\ud800'"
 
 
-def test_cut_events_forgets_what_came_after_a_step(made: Run) -> None:
-    stop = Stop(step=3, reason="interrupted", best_step=None, best_score=None, last_score=None)
-    for event in (step(1), step(2), checkpoint(2), step(3), stop):
+def stored_events(made: Run) -> list[tuple[str, int]]:
+    return [(event["event"], event["step"]) for event in made.events()]
+
+
+def test_cut_events_forgets_what_came_after_a_checkpoint(made: Run) -> None:
+    for event in (step(1), step(2)):
         made.append(event)
-    made.cut_events(2)
-    assert [(event["event"], event["step"]) for event in made.events()] == [("step", 1), ("step", 2), ("checkpoint", 2)]
+    made.save_checkpoint(checkpoint(2))
+    made.append(step(3))
+    made.append(Stop(step=3, reason="interrupted", best_step=None, best_score=None, last_score=None))
+    made.cut_events(made.load_checkpoint(2)["events"])
+    assert stored_events(made) == [("step", 1), ("step", 2), ("checkpoint", 2)]
+    made.append(step(3))
+    made.save_checkpoint(checkpoint(3))
+    assert made.load_checkpoint(3)["events"] == 5
 
 
-def test_cut_events_forgets_an_earlier_stop(made: Run) -> None:
+def test_checkpoint_of_an_interruption_is_no_event_of_the_run_that_goes_on(made: Run) -> None:
     made.append(step(1))
-    made.append(Stop(step=1, reason="interrupted", best_step=None, best_score=None, last_score=None))
-    made.cut_events(5)
-    assert [event["event"] for event in made.events()] == ["step"]
+    made.save_checkpoint(replace(checkpoint(1), passing=True))
+    assert stored_events(made) == [("step", 1), ("checkpoint", 1)]
+    made.cut_events(made.load_checkpoint(1)["events"])
+    assert stored_events(made) == [("step", 1)]
+
+
+def test_cut_events_to_none_takes_the_file_away(made: Run) -> None:
+    made.append(step(1))
+    made.cut_events(0)
+    assert names(made.folder) == {"run.json"}
+    assert made.num_events == 0
+
+
+def test_events_that_are_damaged_are_left_out(made: Run) -> None:
+    made.append(step(1))
+    with (made.folder / "events.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe{"event"\n[]\n7\n')
+    made.append(step(2))
+    assert stored_events(made) == [("step", 1), ("step", 2)]
+
+
+# What a kill leaves ------------------------------------------------------------------------------------------
+
+
+def test_tidy_clears_what_was_half_written_and_nothing_else(made: Run) -> None:
+    made.save_checkpoint(checkpoint(1))
+    made.write_lines("predictions/validation.jsonl", [{"text": "a"}])
+    for name in ("checkpoints/.step-000002.4711", ".model.4711", "checkpoints/.step-000001.old"):
+        (made.folder / name).mkdir()
+        (made.folder / name / "half").write_text("")
+    for name in (".run.json.4711", "predictions/.validation.jsonl.4711", ".lock", ".notes", "mine.old"):
+        (made.folder / name).write_text("")
+    made.tidy()
+    assert names(made.folder) == {
+        *("run.json", "events.jsonl", "checkpoints", "predictions"),
+        *(".lock", ".notes", "mine.old"),
+    }
+    assert names(made.folder / "checkpoints") == {"step-000001"}
+    assert names(made.folder / "predictions") == {"validation.jsonl"}
+    assert made.load_checkpoint(1)["progress"]["step"] == 1
+
+
+def test_tidy_gives_back_a_checkpoint_that_was_moved_aside(made: Run) -> None:
+    """A kill between the two renames that put a new checkpoint in the place of one of the same step."""
+    made.save_checkpoint(checkpoint(1))
+    (made.folder / "checkpoints" / "step-000001").rename(made.folder / "checkpoints" / ".step-000001.old")
+    assert made.checkpoints() == []
+    made.tidy()
+    assert made.load_checkpoint(1)["progress"]["step"] == 1
+
+
+def test_tidy_that_cannot_write_is_one_error(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (made.folder / ".run.json.4711").write_text("")
+
+    def refuse(self: Path, *arguments: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(RunError, match=r"task-enc-001 cannot be written: Permission denied\. Free space or name"):
+        made.tidy()
 
 
 # Finding -----------------------------------------------------------------------------------------------------

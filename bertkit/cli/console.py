@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from bertkit.workflows.seeds import Spread
     from bertkit.workflows.suite.table import Summary
 
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
@@ -47,15 +49,29 @@ def say(message: str) -> None:
 
 
 def emit(text: str) -> None:
-    """Write a line on stdout."""
+    """Write text on stdout; what would steer a terminal, which may come from data, is shown and does nothing."""
+    emit_row(harmless(text))
+
+
+def emit_row(text: str) -> None:
+    """Write a row of data on stdout: as it is where a program reads it, harmless on a terminal."""
     try:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{harmless(text) if sys.stdout.isatty() else text}\n")
     except UnicodeEncodeError:
         sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "backslashreplace"))
     except BrokenPipeError:
         # Click would take it for a fault and exit with 1; a reader that has enough (``| head``) is none.
         drop_stdout()
         sys.exit(0)
+
+
+def harmless(text: str) -> str:
+    """Write what steers a terminal as JSON escapes it: control characters, separators of lines, changes of direction.
+
+    Of JSON the value stays the same: such characters stand in its strings alone. Tabs and line ends stay, and the
+    joiners inside emoji and words.
+    """
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def flush() -> None:
@@ -86,9 +102,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
     from rich.table import Table
     from rich.text import Text
 
-    ruled = Table(title=title or None, title_justify="left", header_style="bold")
+    ruled = Table(title=Text(one_line(title)) if title else None, title_justify="left", header_style="bold")
     for name in columns:
-        ruled.add_column(name, overflow="fold")
+        ruled.add_column(Text(one_line(name)), overflow="fold")
     for row in texts:
         ruled.add_row(*map(Text, row))
     Console().print(ruled)
@@ -96,9 +112,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> 
 
 def _plain_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if title:
-        emit(title)
-    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(columns)]
-    for row in [columns, *rows]:
+        emit(one_line(title))
+    names = [one_line(name) for name in columns]
+    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(names)]
+    for row in [names, *rows]:
         emit("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
@@ -273,8 +290,8 @@ class Console:
             self.bar = _bar()
             self.bar.start()
         if self.other is None:
-            self.other = self.bar.add_task(event.name, total=event.total, detail="")
-        self.bar.update(self.other, description=event.name, completed=event.done, total=event.total)
+            self.other = self.bar.add_task(one_line(event.name), total=event.total, detail="")
+        self.bar.update(self.other, description=one_line(event.name), completed=event.done, total=event.total)
         if event.total is not None and event.done >= event.total:
             self._end_other()
 
@@ -299,10 +316,11 @@ def _bar() -> Bar:
     from rich.console import Console as RichConsole
 
     return progress.Progress(
-        progress.TextColumn("{task.description}"),
+        # Names of splits are data: no markup.
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(bar_width=24),
         progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[detail]}"),
+        progress.TextColumn("{task.fields[detail]}", markup=False),
         progress.TimeRemainingColumn(compact=True),
         console=RichConsole(stderr=True),
         transient=True,

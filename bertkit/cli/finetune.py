@@ -34,6 +34,9 @@ def command(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN|SUITE", help="Go on with an unfinished one.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Train nothing: say steps, tokens, time and memory.")
+    ] = False,
     set_: options.Set = None,
     json: options.Json = False,
     offline: options.Offline = False,
@@ -50,7 +53,12 @@ def command(
     given |= {"device": device, "precision": precision, "threads": threads, "offline": offline}
     from bertkit.workflows.suite import folder
 
-    if folder.is_asked(task, seeds=seeds, resume=resume, runs=runs):
+    several = folder.is_asked(task, seeds=seeds, resume=resume, runs=runs)
+    if dry_run:
+        if several or resume is not None:
+            raise typer.BadParameter("--dry-run takes one TASK, without --seeds and --resume.")
+        _estimate(task, given, json=json)
+    elif several:
         _several(task, given | {"seeds": seeds}, json=json)
     elif seeds is not None:
         raise typer.BadParameter(f"--resume {resume} is one run, so --seeds does not go with it.")
@@ -75,6 +83,22 @@ def _one(task: str | None, given: dict[str, Any], *, json: bool) -> None:
         console.emit_json(result.to_json())
     else:
         _show(result, given["runs"])
+
+
+def _estimate(task: str | None, given: dict[str, Any], *, json: bool) -> None:
+    """Show what a training would take."""
+    from bertkit.workflows.estimate import estimate
+
+    del given["resume"]
+    shown = console.Console()
+    try:
+        found = estimate(task, **given, listen=shown.show)
+    finally:
+        shown.close()
+    if json:
+        console.emit_json(found.to_json())
+    else:
+        console.table(f"{found.task}, {found.encoder}: nothing was trained", ("what", "estimate"), found.rows())
 
 
 def _show(result: Finetuned, runs: Path) -> None:

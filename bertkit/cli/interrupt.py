@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM during training: finish the step and save; a second one stops at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1 during training: finish the step and save; a second one stops at once.
+
+Kubernetes and systemd announce the end with SIGTERM, Slurm with the signal of ``--signal``, by custom SIGUSR1.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from bertkit.cli import console
+
+NUMBERS = [number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None]
+"""Signals that ask training to stop; Windows has no SIGUSR1."""
 
 
 class Interrupt:
@@ -22,23 +28,22 @@ class Interrupt:
 
     @property
     def exit_code(self) -> int:
-        """Return the shell's exit code for the signal: 130 for Ctrl-C, 143 for SIGTERM."""
-        return 128 + self.number
+        """Return the shell's exit code for the signal: 130 for Ctrl-C, 143 for SIGTERM and what stands for it."""
+        return 128 + (signal.SIGINT if self.number == signal.SIGINT else signal.SIGTERM)
 
     def take(self, number: int, frame: FrameType | None) -> None:
-        """Note a first signal; a second one has its usual effect."""
-        if self.number:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+        """Note a first signal; from then on each has its usual effect, even where Python code cannot run."""
+        for each in NUMBERS:
+            signal.signal(each, signal.SIG_DFL)
         self.number = number
         console.say("stopping after this step; once more stops at once")
 
 
 @contextmanager
 def handled() -> Iterator[Interrupt]:
-    """Take Ctrl-C and SIGTERM while the block runs, and give the old handlers back."""
+    """Take the signals while the block runs, and give the old handlers back."""
     interrupt = Interrupt()
-    old = {number: signal.signal(number, interrupt.take) for number in (signal.SIGINT, signal.SIGTERM)}
+    old = {number: signal.signal(number, interrupt.take) for number in NUMBERS}
     try:
         yield interrupt
     finally:

@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
+from bertkit import config
 from bertkit.cli import console, options
+from bertkit.errors import DataError
 
 
 def command(
@@ -17,7 +19,14 @@ def command(
     run: Annotated[
         str | None, typer.Option("--run", metavar="RUN|MODEL|SUITE", help="The model.  [default: newest run]")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write here instead of stdout.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write here instead of stdout; goes on after a kill."),
+    ] = None,
+    on_error: Annotated[
+        config.OnError,
+        typer.Option("--on-error", help="What a bad row does; skip writes it to FILE.rejects.jsonl."),
+    ] = "stop",
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help="Predict one text, without a file.")
     ] = None,
@@ -54,6 +63,7 @@ def command(
         )
     if submission is not None:
         alone = {"--out": out, "--text": text, "--format": format_, "--task": task, "--labels": labels}
+        alone |= {"--on-error": on_error != "stop"}
         _refuse_beside_submission(source, run, [name for name, value in alone.items() if value])
     elif data is not None:
         raise typer.BadParameter("--data goes with --submission; the rows to predict are INPUT.")
@@ -62,6 +72,7 @@ def command(
     if submission is not None:
         _submission(str(run), submission, given | {"data": data}, json=json)
         return
+    from bertkit.workflows.partial import rejects_of
     from bertkit.workflows.predict import predict_file
 
     shown = console.Console()
@@ -69,9 +80,10 @@ def command(
         lines = predict_file(
             Path(source) if source not in (None, "-") else None,
             out=out,
-            stdin=sys.stdin.buffer,
+            stdin=_stdin(source),
             text=text,
             format=format_,
+            on_error=on_error,
             run=run,
             task=task or None,
             labels=options.names(labels),
@@ -79,13 +91,29 @@ def command(
             **given,
         )
         for line in lines:
-            console.emit(line)
+            console.emit_row(line)
     finally:
         shown.close()
+    beside = rejects_of(out) if out is not None and lines.num_rejected else None
     if json:
-        console.emit_json({**lines.to_json(), "out": str(out)})
-    elif out is not None:
-        console.say(f"{out}: {lines.num_rows} rows")
+        told = {"rejects": str(beside) if beside else None} if on_error == "skip" else {}
+        console.emit_json({**lines.to_json(), "out": str(out), **told})
+    elif out is not None or on_error == "skip":
+        skipped = f"; {lines.num_rejected} skipped{f', in {beside}' if beside else ''}" if on_error == "skip" else ""
+        console.say(f"{out or 'stdout'}: {lines.num_rows} rows{skipped}")
+
+
+def _stdin(source: str | None) -> BinaryIO | None:
+    """Return standard input, where it is what is read.
+
+    Raises:
+        DataError: if there is none (``<&-``).
+    """
+    if source != "-":
+        return None
+    if sys.stdin is None:
+        raise DataError("standard input is closed. Name a file, or send rows to it.")
+    return sys.stdin.buffer
 
 
 def _refuse_beside_submission(source: str | None, run: str | None, others: list[str]) -> None:

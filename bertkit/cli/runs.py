@@ -18,7 +18,7 @@ SHOWN = 5
 
 SEED_COLUMNS = ("metric", "seeds of A", "mean A", "seeds of B", "mean B", "B - A", "95 % interval", "p", "significant")
 
-app = typer.Typer(no_args_is_help=True, help="List, show and compare runs.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="List, show, compare and verify runs.", rich_markup_mode=None)
 
 
 @app.command("ls")
@@ -92,6 +92,34 @@ def compare(
         _show(found)
     if out is not None:
         console.say(f"{len(found.changes)} changed examples are in {out}")
+
+
+@app.command("verify")
+def verify(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run; the newest finished one by default.")] = None,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="Steps to take again.")] = 10,
+    runs: options.Runs = options.RUNS,
+    offline: options.Offline = False,
+    json: options.Json = False,
+) -> None:
+    """Train the first steps of a run again, and say whether the losses are the same; exit 1 where they are not."""
+    from bertkit.workflows.verify import verify as workflow
+
+    shown = console.Console()
+    try:
+        found = workflow(run, runs=runs, steps=steps, offline=offline, listen=shown.show)
+    finally:
+        shown.close()
+    if json:
+        console.emit_json(found.to_json())
+    else:
+        rows = [(s.step, repr(s.loss), repr(s.loss_again), "yes" if s.same else "no") for s in found.steps]
+        console.table("", ("step", "loss then", "loss now", "same"), rows)
+        for difference in found.differences:
+            console.say(f"note: {difference}")
+        console.emit(found.verdict)
+    if not found.same:
+        raise typer.Exit(1)
 
 
 def _show(found: Compared) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,6 +62,15 @@ class TrainingBatches:
         """Return the optimizer steps in an epoch."""
         return math.ceil(self.num_examples / self.batch_size)
 
+    @property
+    def most_tokens(self) -> int:
+        """Return the tokens, with padding, that the largest part of a step can have."""
+        if not len(self.lengths):
+            return 0
+        longest, windows = int(self.lengths.max()), max(map(len, self.groups))
+        rows = min(self.batch_size, self.num_examples) * windows
+        return max(longest, min(self.micro_batch_tokens // longest, rows) * longest)
+
     def draws(self, *, epoch: int = 0, index: int = 0) -> Iterator[Draw]:
         """Yield steps without end, from a position on."""
         while True:
@@ -70,6 +79,17 @@ class TrainingBatches:
                 chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
                 yield self._draw(epoch, place, chosen)
             epoch, index = epoch + 1, 0
+
+    def split(self, draw: Draw, tokens: int) -> Draw:
+        """Return a draw in the parts that it would have with ``tokens`` as ``micro_batch_tokens``."""
+        features = np.concatenate([np.asarray(part) for part in draw.micro_batches])
+        parts = by_tokens(self.lengths[features], tokens)
+        return replace(draw, micro_batches=[features[part].tolist() for part in parts])
+
+    def largest_part(self, draw: Draw) -> int:
+        """Return the tokens, with padding, of the largest part of a draw that can be split; 0 where none can."""
+        parts = (part for part in draw.micro_batches if len(part) > 1)
+        return max((padded(self.lengths[part]) for part in parts), default=0)
 
     def _draw(self, epoch: int, index: int, chosen: np.ndarray) -> Draw:
         features = np.concatenate([self.groups[example] for example in chosen])
@@ -97,6 +117,11 @@ class TrainingBatches:
         whole = batches if len(batches[-1]) == self.batch_size else batches[:-1]
         shuffled = [whole[place] for place in rng.permutation(len(whole))]
         return np.concatenate([*shuffled, *batches[len(whole) :]])
+
+
+def padded(lengths: Sequence[int] | np.ndarray) -> int:
+    """Return the tokens, with padding, of a batch of rows of these lengths."""
+    return len(lengths) * int(max(lengths))
 
 
 def by_tokens(lengths: Sequence[int] | np.ndarray, budget: int) -> list[list[int]]:

@@ -21,13 +21,13 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from bertkit.data import Example, Split, conll, squad
-from bertkit.data.lines import BadRow, Lines, Row, json_kind, no_constant
+from bertkit.data.lines import MOST_LEVELS, BadRow, Lines, Row, finite, json_kind, no_constant, too_deep
 from bertkit.errors import DataError, did_you_mean, joined
 
 PARQUET_ROWS = 1024
@@ -140,9 +140,13 @@ def check_readable(path: Path, *, format: str = "", any_suffix: bool = False) ->
     Raises:
         DataError: if it is missing (with the nearest name beside it), a folder, unreadable or of an unknown format.
     """
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if is_folder:
         raise DataError(f"{path} is a folder, not a file.")
-    if not path.exists():
+    if not is_there:
         raise DataError(f"There is no file {path}.{_nearest(path)}")
     kind = "" if any_suffix and not format and _suffix(path) not in FORMATS else _format_of(path, format)
     if kind == "parquet" and path.suffix == ".gz":
@@ -194,7 +198,9 @@ def _opened_raw(path: Path) -> BinaryIO:
 def _nearest(path: Path) -> str:
     if not path.parent.is_dir():
         return f" There is no folder {path.parent} either."
-    return did_you_mean(path.name, [file.name for file in path.parent.iterdir()])
+    with suppress(OSError):
+        return did_you_mean(path.name, [file.name for file in path.parent.iterdir()])
+    return ""
 
 
 def _format_of(path: Path, format: str) -> str:  # noqa: A002
@@ -238,18 +244,20 @@ def _jsonl(lines: Lines) -> Iterator[Row | BadRow]:
 def _json_row(text: str, lines: Lines) -> Row | BadRow:
     place = lines.place(lines.number)
     if lines.fault:
-        return BadRow(place=place, reason=lines.fault)
+        return BadRow(place=place, reason=lines.fault, content=text)
     try:
-        value = json.loads(text, parse_constant=no_constant)
+        value = json.loads(text, parse_constant=no_constant, parse_float=finite)
     except json.JSONDecodeError as error:
         reason = f"not JSON: {error.msg} (column {error.colno}); each line must hold one whole object"
-        return BadRow(place=place, reason=reason)
+        return BadRow(place=place, reason=reason, content=text)
     except (ValueError, RecursionError) as error:
-        return BadRow(place=place, reason=f"not JSON that can be read: {error}")
+        return BadRow(place=place, reason=f"not JSON that can be read: {error}", content=text)
+    if text.count("[") + text.count("{") > MOST_LEVELS and too_deep(value):
+        reason = f"lists and objects stand more than {MOST_LEVELS} deep inside each other"
+        return BadRow(place=place, reason=reason, content=text)
     if not isinstance(value, dict):
-        return BadRow(
-            place=place, reason=f'the line holds {json_kind(value)}, and must hold an object, like {{"text": "..."}}'
-        )
+        reason = f'the line holds {json_kind(value)}, and must hold an object, like {{"text": "..."}}'
+        return BadRow(place=place, reason=reason, content=text)
     return Row(example=value, place=place, line=lines.number)
 
 
@@ -302,7 +310,7 @@ def _table(rows: Iterator[tuple[int, list[str] | str]], lines: Lines, *, advice:
             yield BadRow(place=place, reason=cells)
         elif len(cells) != len(header):
             reason = f"{_fields(len(cells))}, and the header names {len(header)}"
-            yield BadRow(place=place, reason=reason + (advice if len(cells) > len(header) else ""))
+            yield BadRow(place=place, reason=reason + (advice if len(cells) > len(header) else ""), content=cells)
         else:
             yield Row(example=dict(zip(header, cells, strict=True)), place=place, line=start)
     if empty:
@@ -314,9 +322,13 @@ def _fields(count: int) -> str:
 
 
 def _check_header(header: Sequence[str], where: str) -> None:
+    if len(set(header)) == len(header):
+        return
+    seen: set[str] = set()
     for name in header:
-        if header.count(name) > 1:
+        if name in seen:
             raise DataError(f"{where}: the header names column '{name}' twice.")
+        seen.add(name)
 
 
 TEXT_READERS: dict[str, Callable[[Lines], Iterator[Row | BadRow]]] = {
@@ -348,7 +360,8 @@ def _parquet(path: Path) -> Iterator[Row]:
             number = 0
             for number, example in enumerate(rows, start=1):
                 yield Row(example=_plain(example, names), place=f"{path.name} row {number}", line=None)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        # Dates beyond Python's and the like raise whatever Python's own types do.
         raise DataError(f"{path} is not a Parquet file, or is damaged: {error}.") from error
     if not number:
         raise DataError(f"{path} is empty: it has columns but no rows.")
@@ -358,9 +371,9 @@ def _stored_label_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]
     """Return column -> label names from what ``datasets`` stores in a Parquet schema."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
+        found = {column: _class_names(feature) for column, feature in features.items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
-    found = {column: _class_names(feature) for column, feature in features.items()}
     return {column: names for column, names in found.items() if names}
 
 
@@ -370,7 +383,8 @@ def _class_names(feature: Any) -> list[str]:
     if not isinstance(feature, dict):
         return []
     if feature.get("_type") == "ClassLabel":
-        return list(feature.get("names") or [])
+        names = feature.get("names")
+        return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
     return _class_names(feature.get("feature"))
 
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from bertkit.data import Dataset, Split
-from bertkit.errors import Absence, BertkitError, DataError, ModelError, absent, did_you_mean
+from bertkit.errors import Absence, BertkitError, DataError, ModelError, absent, did_you_mean, hide_secrets
+from bertkit.task import stays_below
 
 if TYPE_CHECKING:
     from bertkit.task import Task
@@ -43,6 +44,7 @@ MARK = "bertkit-configuration"
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PLAIN_SAFETENSORS = re.compile(r"[\w-][\w.-]*\.safetensors", re.ASCII)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 PICKLED = re.compile(r"(pytorch_model.*\.bin|.*\.pt|.*\.pth|.*\.ckpt)")
 TOKENIZER = re.compile(
@@ -243,6 +245,9 @@ def _cache_of(request: _Request) -> Path:
     from huggingface_hub.utils._validators import validate_repo_id
 
     validate_repo_id(request.repo)
+    # It becomes a file name in the cache, which is read and written; a task file may come from anybody.
+    if not (stays_below(request.revision) and "\0" not in request.revision):
+        raise request.error(f"{request.revision!r} is no revision of the {request.what}: name a branch, tag or commit.")
     return Path(constants.HF_HUB_CACHE, f"{request.kind}s--" + request.repo.replace("/", "--"))
 
 
@@ -278,13 +283,29 @@ def _missing_weights(folder: Path) -> list[str]:
         return []
     if not (folder / INDEX).is_file():
         return [WEIGHTS]
+    shards = shard_names(folder)
+    return [INDEX] if shards is None else [shard for shard in shards if not (folder / shard).is_file()]
+
+
+def shard_names(folder: Path) -> list[str] | None:
+    """Return the files that a model's index says the weights are in, sorted; None where it cannot be read.
+
+    Raises:
+        ModelError: if one is not a safetensors file beside it: it would be opened wherever it is, or unpickled.
+    """
     import json
 
     try:
-        shards = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError):
-        return [INDEX]
-    return sorted(shard for shard in shards if not (folder / shard).is_file())
+        found = list(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    for name in found:
+        if not (isinstance(name, str) and PLAIN_SAFETENSORS.fullmatch(name)):
+            raise ModelError(
+                f"{folder / INDEX} says that weights are in {name!r}, and takes only safetensors files beside it. "
+                "Do not trust it; download the model again."
+            )
+    return sorted(set(found))
 
 
 def _require_reachable(request: _Request, missing: Collection[str], *, offline: bool) -> None:
@@ -617,7 +638,9 @@ def _explained(request: _Request) -> Iterator[None]:
     except BertkitError:
         raise
     except Exception as error:
-        raise request.error(_without_token(_explain(request, error))) from error
+        # A traceback shows the causes with their own texts, which may hold the token or the address with its password.
+        told = any(str(cause) != _without_token(str(cause)) for cause in _chain(error))
+        raise request.error(_without_token(_explain(request, error))) from (None if told else error)
 
 
 def _explain(request: _Request, error: Exception) -> str:
@@ -706,4 +729,4 @@ def _without_token(message: str) -> str:
     from huggingface_hub import get_token
 
     token = get_token()
-    return re.sub(r"\bhf_[A-Za-z0-9]{8,}", "***", message.replace(token, "***") if token else message)
+    return hide_secrets(message.replace(token, "***") if token else message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from bertkit.data import Example
 from bertkit.errors import DataError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MOST_LEVELS = 100
+"""Lists and objects inside each other that a row may have. What is written again by a recursive writer, further down
+Python's stack than it was read, must not be as deep as the reader can go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,8 @@ class BadRow:
     place: str
     reason: str
     """Half a sentence: ``not JSON: Expecting value (column 9)``."""
+    content: Any = None
+    """What stands there, as far as it could be read: the text of a line, or the cells of one."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}"
@@ -108,3 +114,28 @@ def no_constant(name: str) -> NoReturn:
         ValueError: always.
     """
     raise ValueError(f"{name} is no JSON value; write null where there is none")
+
+
+def finite(text: str) -> float:
+    """Read a JSON number with a fraction or an exponent; ``1e999`` would become an infinity, which JSON does not have.
+
+    Raises:
+        ValueError: if no float is so large.
+    """
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:20]} is larger than any float")
+    return value
+
+
+def too_deep(value: Any) -> bool:
+    """Say whether lists and objects stand more than :data:`MOST_LEVELS` deep inside each other; without recursion."""
+    layer = [value]
+    for _ in range(MOST_LEVELS):
+        lists = [one for one in layer if isinstance(one, list)]
+        layer = [item for one in lists for item in one] + [
+            item for one in layer if isinstance(one, dict) for item in one.values()
+        ]
+        if not layer:
+            return False
+    return any(isinstance(one, list | dict) for one in layer)

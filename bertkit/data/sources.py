@@ -12,7 +12,7 @@ from typing import Any
 
 from bertkit.data import Dataset, Example, Split
 from bertkit.errors import DataError, TaskError, did_you_mean
-from bertkit.task import Task
+from bertkit.task import Task, is_split_name
 
 Rows = Any
 """A ``datasets.Dataset``, a pandas ``DataFrame`` or a list of dicts."""
@@ -38,7 +38,7 @@ def load(
     if data is not None and not isinstance(data, str | Path):
         return _from_rows(data)
     if data is not None:
-        return _from_path(task, Path(data).expanduser(), splits)
+        return _from_path(task, _path(data), splits)
     if task.data.files:
         return _from_files(task, task.folder, splits)
     if task.data.hub:
@@ -50,7 +50,22 @@ def load(
 
 def is_single_file(data: Data | None) -> bool:
     """Say whether ``data`` is one file, which then is one split of its own name."""
-    return isinstance(data, str | Path) and Path(data).expanduser().is_file()
+    return isinstance(data, str | Path) and _path(data).is_file()
+
+
+def _path(data: str | Path) -> Path:
+    """Return the path that ``--data`` names.
+
+    Raises:
+        DataError: if one cannot look whether it is there: no such home, a name that is too long, a folder that is shut.
+    """
+    try:
+        path = Path(data).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error).removesuffix(".")
+        raise DataError(f"--data {data} cannot be read: {reason}.") from error
+    return path
 
 
 def format_for(path: Path, of_task: str) -> str:
@@ -73,7 +88,7 @@ def first_rows(
 
     try:
         if isinstance(data, str | Path):
-            return [row for row, _ in islice(files.stream(Path(data).expanduser(), format=format), number)]
+            return [row for row, _ in islice(files.stream(_path(data), format=format), number)]
         rows = next(iter(data.values()), []) if isinstance(data, Mapping) else data
         if hasattr(rows, "iloc"):
             first = rows.iloc[:number]  # pandas
@@ -89,7 +104,8 @@ def fingerprint(dataset: Dataset) -> str:
     total = hashlib.sha256()
     written = json.JSONEncoder(sort_keys=True, default=str).encode
     for name in sorted(dataset.splits):
-        total.update(name.encode())
+        # A file's name, which a split may have, can hold bytes that are no text.
+        total.update(name.encode("utf-8", "backslashreplace"))
         for example in dataset.splits[name].examples:
             total.update(written(example).encode())
     return total.hexdigest()
@@ -99,6 +115,9 @@ def _from_rows(data: Any) -> Dataset:
     from bertkit.data import files
 
     by_split = data if isinstance(data, Mapping) else {"train": data}
+    for name in by_split:
+        if not is_split_name(str(name)):
+            raise DataError(f"data= names a split {name!r}, and a name is letters, digits, '_', '-' and '.'.")
     return Dataset(splits={str(name): files.from_python(rows, name=str(name)) for name, rows in by_split.items()})
 
 

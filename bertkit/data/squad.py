@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bertkit.data import Example
-from bertkit.data.lines import BadRow, Lines, Row, json_kind, no_constant
+from bertkit.data.lines import BadRow, Lines, Row, finite, json_kind, no_constant
 from bertkit.errors import DataError
 
 TITLE_SHOWN = 40
@@ -57,7 +57,7 @@ def _loaded(lines: Lines) -> Any:
     if not text.strip():
         raise DataError(f"{lines.where} is empty.")
     try:
-        return json.loads(text, parse_constant=no_constant)
+        return json.loads(text, parse_constant=no_constant, parse_float=finite)
     except json.JSONDecodeError as error:
         advice = ""
         if error.msg == "Extra data":

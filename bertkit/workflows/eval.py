@@ -112,7 +112,7 @@ def evaluate(
         rows.examples,
         features=features,
         accelerator=opened.accelerator,
-        batch_tokens=model.eval.batch_tokens,
+        batch_tokens=infer.Room(model.eval.batch_tokens, listen),
         advance=counter(listen, f"evaluating {rows.name}", len(features)),
     )
     scores = adapter.score(predictions, rows.examples, resamples=model.eval.resamples)

@@ -99,29 +99,67 @@ def finetune(
             return already(run, listen)
         request = Request.of_run(run, data=data, offline=offline)
     else:
-        if task is None and (data is None or isinstance(data, str | Path)):
-            raise ConfigError("finetune needs a task: a name ('bertkit tasks' lists them), a task file or a data file.")
-        found, rows = task_of(data if task is None else task, settings)
-        given = folder_or_name(str(encoder))
-        start = start_of(start_from or found.init_from, Path(runs), given, found)
-        chosen = str(start.record["encoder"]) if start else encoder_name(given, found, listen)
-        request = Request(
-            task=found,
-            encoder=chosen,
+        request = request_of(
+            task,
+            encoder=encoder,
             revision=revision,
-            data=rows if data is None else data,
-            seed=42 if seed is None else seed,
+            data=data,
+            seed=seed,
             limit=limit,
+            start_from=start_from,
+            scored=scored,
+            settings=settings,
             device=where,
             offline=offline,
-            start_from=str(start.folder.resolve()) if start else "",
-            scored=tuple(scored),
+            runs=Path(runs),
+            listen=listen,
         )
         run = _existing(Path(out)) if out else None
     if run is not None and run.status == "finished":
         _refuse_other(run, request, offline=offline)
         return already(run, listen)
     return Training(request, listen, should_stop, began).run(run, Path(runs), Path(out) if out else None)
+
+
+def request_of(
+    task: str | Path | Task | Any,
+    *,
+    encoder: str | Path,
+    revision: str,
+    data: Data | None,
+    seed: int | None,
+    limit: int,
+    start_from: str | Path | None,
+    scored: Sequence[str],
+    settings: Settings | None,
+    device: DeviceConfig,
+    offline: bool,
+    runs: Path,
+    listen: Listener,
+) -> Request:
+    """Return what :func:`finetune` was asked for, fully resolved.
+
+    Raises:
+        ConfigError, TaskError: if no task is named, or there is none of the name.
+    """
+    if task is None and (data is None or isinstance(data, str | Path)):
+        raise ConfigError("finetune needs a task: a name ('bertkit tasks' lists them), a task file or a data file.")
+    found, rows = task_of(data if task is None else task, settings)
+    given = folder_or_name(str(encoder))
+    start = start_of(start_from or found.init_from, runs, given, found)
+    chosen = str(start.record["encoder"]) if start else encoder_name(given, found, listen)
+    return Request(
+        task=found,
+        encoder=chosen,
+        revision=revision,
+        data=rows if data is None else data,
+        seed=42 if seed is None else seed,
+        limit=limit,
+        device=device,
+        offline=offline,
+        start_from=str(start.folder.resolve()) if start else "",
+        scored=tuple(scored),
+    )
 
 
 def encoder_name(given: str, task: Task, listen: Listener) -> str:

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bertkit.errors import RunError
+from bertkit.run import LOCK
+
 
 @contextmanager
 def alone(file: Path) -> Iterator[bool]:
@@ -22,6 +25,33 @@ def alone(file: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+@contextmanager
+def run_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a run folder while the block lasts.
+
+    Raises:
+        RunError: if another one does, or the folder cannot be written.
+    """
+    file = folder / LOCK
+    try:
+        with alone(file) as mine:
+            if not mine:
+                raise RunError(
+                    f"{folder} is in use: another process trains in it. Wait until it has ended, or name another --out."
+                )
+            try:
+                yield
+            finally:
+                # While it is held: whoever waits for it finds that it is gone, and makes a new one.
+                file.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename != str(file):
+            raise
+        raise RunError(
+            f"{folder} cannot be written: {error.strerror or error}. Free space or name another --out."
+        ) from error
 
 
 @contextmanager

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, get_args
 
-from bertkit import backends, config, infer
+from bertkit import __version__, backends, config, infer
 from bertkit.adapters.base import Example, ExampleError, Prediction
 from bertkit.backends import OpenVino
-from bertkit.config import Backend, DeviceConfig
+from bertkit.config import Backend, DeviceConfig, OnError
 from bertkit.data import files, sources
-from bertkit.errors import ConfigError, DataError, RunError, did_you_mean, joined, sentence
+from bertkit.data.lines import BadRow, Row
+from bertkit.errors import ConfigError, DataError, RunError, did_you_mean, joined
 from bertkit.events import Listener, Note, Phase, Progress, ignore
 from bertkit.run import json_line
 from bertkit.task import Task
-from bertkit.workflows import saved
+from bertkit.workflows import partial, rejects, saved
+from bertkit.workflows.partial import Partial
 from bertkit.workflows.preparation import Settings, tables, task_of
+from bertkit.workflows.rejects import Rejected
 from bertkit.workflows.saved import Opened, Saved
 
 JSON_LINES = "jsonl"
 
 
+class Chunk(NamedTuple):
+    """What came of the rows that were in memory together, both in input order."""
+
+    pairs: list[tuple[Example, Prediction]]
+    rejected: list[Rejected]
+
+
 class Predictor:
     """A loaded model that predicts rows; made by :func:`load`."""
 
-    def __init__(self, model: Saved, opened: Opened) -> None:
+    def __init__(self, model: Saved, opened: Opened, listen: Listener = ignore) -> None:
         self.model = model
         self.opened = opened
+        self.room = infer.Room(model.eval.batch_tokens, listen)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -55,45 +66,59 @@ class Predictor:
         Raises:
             DataError: at the first row that cannot be predicted; the rows of chunks before it were yielded.
         """
-        places: deque[str] = deque()
-        try:
-            examples = self._compared(self._checked(rows, places))
-            for pair in self._predicted(examples):
-                places.popleft()
-                yield pair
-        except ExampleError as error:
-            raise error.at(places[error.example]) from error
+        read = (Row(example=row, place=place, line=None) for row, place in rows)
+        for chunk in self.chunks(read):
+            yield from chunk.pairs
 
-    def _predicted(self, examples: Iterable[Example]) -> Iterator[tuple[Example, Prediction]]:
-        return infer.stream(
-            self.model.adapter,
-            self.opened.model,
-            self.opened.loaded.tokenizer,
-            examples,
-            chunk=self.model.predict.chunk,
-            accelerator=self.opened.accelerator,
-            batch_tokens=self.model.eval.batch_tokens,
-        )
+    def chunks(self, rows: Iterable[Row | BadRow], *, skip: bool = False) -> Iterator[Chunk]:
+        """Yield what comes of the rows, a chunk at a time; no row is read before the one in front of it is done.
 
-    def _compared(self, examples: Iterator[Example]) -> Iterator[Example]:
-        """Return the examples, the first of them predicted by torch too where the backend has yet to be trusted.
+        Args:
+            rows: good and bad ones.
+            skip: give rows that cannot be predicted with the reason; else the first one ends it.
 
         Raises:
-            ModelError: if the two disagree.
+            DataError: at the first row that cannot be predicted, without ``skip``.
         """
-        ours = self.opened.model
-        if not isinstance(ours, OpenVino) or ours.trusted:
-            return examples
-        first = list(islice(examples, min(backends.COMPARED, self.model.predict.chunk)))
-        adapter, loaded = self.model.adapter, self.opened.loaded
-        features = adapter.encode(first, loaded.tokenizer)
-        about: dict[str, Any] = {"accelerator": self.opened.accelerator}
-        about |= {"batch_tokens": self.model.eval.batch_tokens}
-        found, wanted = (infer.forward(adapter, model, features, **about) for model in (ours, loaded.model))
-        backends.agree(found, wanted, name=self.model.name, precision=ours.precision)
-        ours.trust(len(first))
-        self.opened.release()
-        return chain(first, examples)
+        for part in infer.parts(self._checked(rows, skip=skip), self.model.predict.chunk, _characters):
+            yield self._chunk(part, skip=skip)
+
+    def _chunk(self, part: Sequence[Row | Rejected], *, skip: bool) -> Chunk:
+        good = [row for row in part if isinstance(row, Row)]
+        try:
+            predictions = self._predicted([row.example for row in good])
+        except ExampleError as error:
+            if not skip:
+                raise error.at(good[error.example].place) from error
+            # Which others there are is only known by trying each.
+            return self._chunk([self._encodable(row) for row in part], skip=False)
+        pairs = [(row.example, prediction) for row, prediction in zip(good, predictions, strict=True)]
+        return Chunk(pairs, [row for row in part if isinstance(row, Rejected)])
+
+    def _predicted(self, examples: Sequence[Example]) -> list[Prediction]:
+        """Return the predictions; the first ones are made by torch too where the backend has yet to be trusted.
+
+        Raises:
+            ExampleError: if one cannot be encoded.
+            ModelError: if torch and the backend disagree.
+        """
+        adapter, ours, loaded = self.model.adapter, self.opened.model, self.opened.loaded
+        about: dict[str, Any] = {"accelerator": self.opened.accelerator, "batch_tokens": self.room}
+        if examples and isinstance(ours, OpenVino) and not ours.trusted:
+            features = adapter.encode(examples[: backends.COMPARED], loaded.tokenizer)
+            found, wanted = (infer.forward(adapter, model, features, **about) for model in (ours, loaded.model))
+            backends.agree(found, wanted, name=self.model.name, precision=ours.precision)
+            ours.trust(len(examples[: backends.COMPARED]))
+            self.opened.release()
+        return infer.predict(adapter, ours, loaded.tokenizer, examples, **about) if examples else []
+
+    def _encodable(self, row: Row | Rejected) -> Row | Rejected:
+        if isinstance(row, Row):
+            try:
+                self.model.adapter.encode([row.example], self.opened.loaded.tokenizer)
+            except ExampleError as error:
+                return rejects.rejected(row, error.detail)
+        return row
 
     def _row(self, row: str | Mapping[str, Any], place: str) -> Example:
         if isinstance(row, str):
@@ -102,17 +127,36 @@ class Predictor:
             raise DataError(f"{place} is a {type(row).__name__}, and must be a text or a dict of column and value.")
         return dict(row)
 
-    def _checked(self, rows: Iterable[tuple[Example, str]], places: deque[str]) -> Iterator[Example]:
-        """Yield the rows that can be predicted; ``places`` takes where those of the present chunk stand."""
+    def _checked(self, rows: Iterable[Row | BadRow], *, skip: bool) -> Iterator[Row | Rejected]:
+        """Yield the rows, those that cannot be predicted as rejected ones.
+
+        Raises:
+            DataError: at the first of those, without ``skip``.
+        """
         column = self.model.predict.column
-        for row, place in rows:
-            problems = self.model.adapter.check(row, labelled=False)
-            if column in row:
-                problems.append(f"there is a column '{column}' already; --set predict.column=NAME writes to another")
-            if problems:
-                raise DataError(sentence([f"{place}: {joined(problems)}"]))
-            places.append(place)
-            yield row
+        for row in rows:
+            if isinstance(row, BadRow):
+                problems = [row.reason]
+            else:
+                problems = self.model.adapter.check(row.example, labelled=False)
+                if column in row.example:
+                    problems.append(
+                        f"there is a column '{column}' already; --set predict.column=NAME writes to another"
+                    )
+            if not problems:
+                assert isinstance(row, Row)
+                yield row
+                continue
+            bad = rejects.rejected(row, joined(problems))
+            if not skip:
+                raise bad.error
+            yield bad
+
+
+def _characters(row: Row | Rejected) -> int:
+    if isinstance(row, Row):
+        return infer.characters(row.example)
+    return infer.characters(row.row) if isinstance(row.row, dict) else len(row.row) if isinstance(row.row, str) else 0
 
 
 def load(
@@ -149,7 +193,7 @@ def load(
         listen(Note(message=f"newest finished run: {model.name}"))
     listen(Phase(name="loading the model"))
     where = DeviceConfig(device=device, precision=precision, threads=threads)
-    return Predictor(model, model.open(where, backend=backend, round_weights=True))
+    return Predictor(model, model.open(where, backend=backend, round_weights=True), listen)
 
 
 def predict(rows: Iterable[str | Mapping[str, Any]] | str | Path, **options: Any) -> list[dict[str, Any]]:
@@ -179,44 +223,85 @@ class Predictions(Iterator[str]):
     def __init__(
         self,
         predictor: Predictor,
-        rows: Iterable[tuple[Example, str]],
+        rows: Iterable[Row | BadRow],
         listen: Listener,
         *,
         format: str = "",  # noqa: A002 (the flag's word)
+        skip: bool = False,
+        kept: Partial | None = None,
     ) -> None:
         self.run = predictor.model.name
-        self.num_rows = 0
-        """Rows predicted so far."""
-        self.num_truncated = 0
+        self.num_rows = kept.num_rows if kept else 0
+        """Rows predicted so far, by earlier processes too."""
+        self.num_truncated = kept.num_truncated if kept else 0
         """Those of them whose text the model did not see whole."""
-        adapter, column = predictor.model.adapter, predictor.model.predict.column
-        pairs = self._counted(predictor, rows, listen)
+        self.num_rejected = kept.num_rejected if kept else 0
+        """Rows that could not be predicted."""
+        self.skip = skip
+        self._listen = listen
+        self._column = predictor.model.predict.column
+        adapter = predictor.model.adapter
+        pairs = self._counted(predictor, rows, kept)
         self._lines: Iterator[str]
         if format in ("", JSON_LINES):
-            self._lines = (json_line({**row, column: prediction}) for row, prediction in pairs)
+            self._lines = map(self._line, pairs)
         else:
-            self._lines = adapter.writers[format](adapter, pairs)
+            before = kept.pairs(self._column) if kept else ()
+            self._lines = adapter.writers[format](adapter, chain(before, pairs))
 
     def __next__(self) -> str:
         return next(self._lines)
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` prints beside a written file."""
-        return {"run": self.run, "num_rows": self.num_rows, "num_truncated": self.num_truncated}
+        counts = {"run": self.run, "num_rows": self.num_rows, "num_truncated": self.num_truncated}
+        return counts | ({"num_rejected": self.num_rejected} if self.skip else {})
+
+    def _line(self, pair: tuple[Example, Prediction]) -> str:
+        return json_line({**pair[0], self._column: pair[1]})
 
     def _counted(
-        self, predictor: Predictor, rows: Iterable[tuple[Example, str]], listen: Listener
+        self, predictor: Predictor, rows: Iterable[Row | BadRow], kept: Partial | None
     ) -> Iterator[tuple[Example, Prediction]]:
-        max_length = predictor.model.adapter.config.max_length
-        for row, prediction in predictor.stream(rows):
-            self.num_rows += 1
-            self.num_truncated += bool(prediction.get("truncated", False))
-            yield row, prediction
-            if self.num_rows % 256 == 0:
-                listen(Progress(name="predicting", done=self.num_rows))
+        for chunk in predictor.chunks(rows, skip=self.skip):
+            cut = sum(bool(prediction.get("truncated", False)) for _, prediction in chunk.pairs)
+            if kept:
+                lines = [bad.line() for bad in chunk.rejected]
+                kept.keep([self._line(pair) for pair in chunk.pairs], lines, num_truncated=cut)
+            else:
+                for bad in chunk.rejected:
+                    self._listen(Note(message=f"skipped {bad.place}: {bad.reason}", level="warning"))
+            self.num_rejected += len(chunk.rejected)
+            self.num_truncated += cut
+            for pair in chunk.pairs:
+                self.num_rows += 1
+                yield pair
+                if self.num_rows % 256 == 0:
+                    self._listen(Progress(name="predicting", done=self.num_rows))
         if self.num_truncated:
             share = f"{self.num_truncated} of {self.num_rows} rows ({self.num_truncated / self.num_rows:.1%})"
-            listen(Note(message=f"{share} are longer than {max_length} tokens and were cut", level="warning"))
+            longer = f"are longer than {predictor.model.adapter.config.max_length} tokens and were cut"
+            self._listen(Note(message=f"{share} {longer}", level="warning"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """Where rows come from: a file, standard input, or one text."""
+
+    path: Path | None
+    stdin: BinaryIO | None
+    text: str | None
+    format: str
+    """What ``--set data.format`` says."""
+
+    def rows(self, predictor: Predictor) -> Iterator[Row | BadRow]:
+        """Yield the rows; those that could not be written again are bad ones."""
+        if self.text is not None:
+            yield Row(example=predictor._row(self.text, "--text"), place="--text", line=None)
+            return
+        task = predictor.model.task
+        kind = self.format or (sources.format_for(self.path, task.data.format) if self.path is not None else "")
+        yield from rejects.as_json(files.scan(self.path, format=kind, stdin=self.stdin, columns=task.columns))
 
 
 def predict_file(
@@ -226,6 +311,7 @@ def predict_file(
     stdin: BinaryIO | None = None,
     text: str | None = None,
     format: str = "",  # noqa: A002 (the flag's word)
+    on_error: OnError = "stop",
     listen: Listener = ignore,
     **options: Any,
 ) -> Predictions:
@@ -233,16 +319,20 @@ def predict_file(
 
     Args:
         source: a data file, or None for ``stdin``.
-        out: written whole or not at all.
+        out: written whole or not at all; the same call goes on from what an earlier one, killed, had done.
         stdin: JSON Lines, where there is no ``source``.
         text: one text to predict in place of a file.
         format: of the lines: ``jsonl`` (the default), or one of the task type's own, ``conll`` or ``squad``.
+        on_error: ``stop`` ends at the first row that cannot be predicted; ``skip`` writes it, with place and reason,
+            to ``<out>.rejects.jsonl`` (without an ``out``: tells ``listen``) and goes on.
         listen: is given progress.
         options: as for :func:`load`.
 
     Raises:
         BertkitError: as :func:`load`; while the lines are taken, for the first row that cannot be predicted.
     """
+    if on_error not in get_args(OnError):
+        raise ConfigError(f"--on-error {on_error}: there is {' and '.join(get_args(OnError))}.")
     kind = str(tables(options.get("settings") or {}).get("data", {}).get("format", ""))
     if source is not None:
         files.check_readable(source, format=kind, any_suffix=True)
@@ -250,17 +340,43 @@ def predict_file(
         _check_writable(out)
     predictor = load(listen=listen, **options)
     _check_format(format, predictor.model)
-    rows: Iterable[tuple[Example, str]]
-    if text is not None:
-        rows = [(predictor._row(text, "--text"), "--text")]
-    else:
-        task = predictor.model.task
-        kind = kind or (sources.format_for(source, task.data.format) if source is not None else "")
-        rows = files.stream(source, format=kind, stdin=stdin, columns=task.columns)
-    lines = Predictions(predictor, rows, listen, format=format)
-    if out is not None:
-        _write(out, lines)
+    given = Input(path=source, stdin=stdin, text=text, format=kind)
+    about: dict[str, Any] = {"format": format, "skip": on_error == "skip"}
+    if out is None:
+        return Predictions(predictor, given.rows(predictor), listen, **about)
+    with partial.opened(out, _identity(predictor, options), listen) as kept:
+        if kept.num_rejected and on_error == "stop":
+            raise kept.refused("holds rows that were skipped, and --on-error is stop")
+        lines = Predictions(predictor, kept.unread(given.rows(predictor)), listen, kept=kept, **about)
+        _write(lines, kept, formatted=format not in ("", JSON_LINES))
     return lines
+
+
+def _write(lines: Predictions, kept: Partial, *, formatted: bool) -> None:
+    if formatted:
+        kept.write_formatted(lines)
+    else:
+        # Each chunk was written when it was done.
+        for _ in lines:
+            pass
+    kept.finish(formatted=formatted)
+
+
+def _identity(predictor: Predictor, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides over predictions, by which one half of a file must not differ from the other."""
+    model, opened = predictor.model, predictor.opened
+    about = {
+        "model": partial.model_hash(model.source.folder),
+        "name": model.name,
+        "settings": model.adapter.facts() | {"eval.decode": model.eval.decode},
+        "predict.column": model.predict.column,
+        "precision": opened.precision,
+        "backend": options.get("backend", "torch"),
+        "device": opened.accelerator.device.type,
+        "version": __version__,
+    }
+    found: dict[str, Any] = json.loads(json.dumps(about))
+    return found
 
 
 def _check_format(format: str, model: Saved) -> None:  # noqa: A002
@@ -277,22 +393,14 @@ def _check_format(format: str, model: Saved) -> None:  # noqa: A002
 
 
 def _check_writable(out: Path) -> None:
-    """Refuse what is known before the first prediction to be no file that could be written."""
+    """Refuse what is known before the first prediction to be no file that could be written.
+
+    Raises:
+        RunError: if it is a folder, a device or a pipe, or its own folder is not there.
+    """
     if out.is_dir():
         raise RunError(f"{out} cannot be written: it is a folder. Name another --out.")
+    if out.exists() and not out.is_file():
+        raise RunError(f"{out} cannot be replaced: it is no regular file. Leave --out away and redirect stdout to it.")
     if not out.parent.is_dir():
         raise RunError(f"{out} cannot be written: there is no folder {out.parent}. Make it, or name another --out.")
-
-
-def _write(out: Path, lines: Iterable[str]) -> None:
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, out)
-    except OSError as error:
-        raise RunError(f"{out} cannot be written: {error.strerror or error}. Name another --out.") from error
-    finally:
-        beside.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from bertkit import adapters, backends, config, device, encoder, unpad
 from bertkit.adapters.base import Adapter, Example
 from bertkit.config import Backend, DeviceConfig, EvalConfig, PredictConfig, TrainConfig
 from bertkit.encoder import Encoder, Source
-from bertkit.errors import ConfigError, ModelError, RunError
+from bertkit.errors import ConfigError, ModelError, RunError, joined
 from bertkit.run import MODEL_FACTS, Run, holds_runs
 from bertkit.run import find as find_run
 from bertkit.task import DataSource, Task, from_table
@@ -187,6 +187,8 @@ def _of_facts(
 ) -> Saved:
     """Open what bertkit saved: its facts say type, columns, labels and length."""
     facts = _read_facts(folder)
+    if run is None and facts["type"] != (task.type if task else ""):
+        _refuse_outside(name, facts["type"])
     if task is None:
         _refuse_settings(tables(settings or {}), adapters.find(facts["type"]).decoding)
     if labels and list(labels) != facts["labels"]:
@@ -215,12 +217,39 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     file = folder / MODEL_FACTS
     try:
         facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file} is damaged: {error}. Train again, or restore it from a copy.") from error
-    missing = {"type", "kind", "columns", "labels", "max_length", "on_long", "state", "metrics"} - facts.keys()
+    if not isinstance(facts, dict):
+        raise RunError(f"{file} is damaged: it must hold a JSON object.")
+    kinds: dict[str, type] = {
+        "type": str,
+        "kind": str,
+        "columns": dict,
+        "labels": list,
+        "max_length": int,
+        "on_long": str,
+    }
+    kinds |= {"state": dict, "metrics": list}
+    missing = kinds.keys() - facts.keys()
     if missing:
         raise RunError(f"{file} is damaged: it lacks {', '.join(sorted(missing))}.")
+    wrong = [name for name, kind in kinds.items() if not isinstance(facts[name], kind)]
+    if wrong or not all(isinstance(name, str) for name in (*facts["labels"], *facts["metrics"])):
+        raise RunError(f"{file} is damaged: {joined(wrong or ['labels or metrics'])} cannot be what it says there.")
     return facts
+
+
+def _refuse_outside(name: str, task_type: str) -> None:
+    """Refuse to import a module because a model, which may come from anybody, names it as its task type.
+
+    Raises:
+        ModelError: if the type is not one of bertkit's own.
+    """
+    if "." in task_type:
+        raise ModelError(
+            f"{name} says that its task type is the Python module '{task_type}', which would be run, and a model may "
+            "come from anybody. If you trust it, name a task file of that type with --task."
+        )
 
 
 def _task_of_run(run: Run) -> Task:

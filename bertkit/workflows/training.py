@@ -20,11 +20,11 @@ from bertkit.data import Dataset, Split, sources
 from bertkit.data.batches import TrainingBatches
 from bertkit.data.sources import Data
 from bertkit.encoder import Encoder, Source
-from bertkit.errors import BertkitError, ConfigError, RunError, one_line, together
+from bertkit.errors import BertkitError, ConfigError, RunError, joined, one_line, together
 from bertkit.events import Checkpoint, Listener, Note, Phase, Scores, Start, Step, Stop, counter
-from bertkit.run import MODEL_FACTS, Run, command_line, now
+from bertkit.run import MODEL_FACTS, Run, command_line, new_folder, now
 from bertkit.task import Task, from_table
-from bertkit.workflows import standing
+from bertkit.workflows import footprint, locks, standing
 from bertkit.workflows.preparation import (
     Prepared,
     encode,
@@ -186,23 +186,54 @@ class Training:
         self.tokens = 0
         self.steps = 0
         self.advised = False
+        self.asked = False
+        """Whether to stop was asked for before: what is being computed since then is finished."""
         self.runs = Path("runs")
         self.tracking = trackers.Tracking({}, listen)
+        self.room: infer.Room | None = None
 
     def run(self, existing: Run | None, runs: Path, out: Path | None) -> Finetuned:
         """Do it all, in a new run folder or in the unfinished one that ``existing`` is."""
         self.runs = runs
+        if existing is not None:
+            with locks.run_folder(existing.folder):
+                return self._go_on(existing.folder)
         prepared, source = self._prepare()
         record = self._record(prepared, source)
-        start = self._start_of(existing, record) if existing else None
         short = f"{prepared.task.name.replace('/', '-')}-{source.short_name}"
-        run = existing or Run.create(runs, name=short, out=out, record=record)
+        folder = new_folder(runs, name=short, out=out)
+        try:
+            with locks.run_folder(folder):
+                if (folder / "run.json").exists():
+                    # Another process, started at the same time, was here in between.
+                    return self._go_on(folder)
+                return self._guarded(Run.begin(folder, record), prepared, source, None, new=True)
+        finally:
+            # It is empty where not even the lock could be written, and only then does this work.
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _go_on(self, folder: Path) -> Finetuned:
+        """Go on with an unfinished run, whose lock is held, from its newest whole checkpoint."""
+        # Anew: another process may have trained in it until a moment ago.
+        run = Run.open(folder)
+        if run.status == "finished":
+            raise RunError(f"{folder} was finished by another process in this moment. Give the command again.")
+        prepared, source = self._prepare()
+        self._refuse_other(run, self._record(prepared, source))
+        run.tidy()
+        return self._guarded(run, prepared, source, self._start_of(run), new=False)
+
+    def _guarded(
+        self, run: Run, prepared: Prepared, source: Source, start: dict[str, Any] | None, *, new: bool
+    ) -> Finetuned:
+        """Train, and note a fault in ``run.json``; before the first step a new folder does not stay."""
         try:
             self.tell(Phase(name="importing torch and transformers"))
             import_libraries()
             return self._train(run, prepared, source, start)
         except BaseException as error:
-            if existing is None and not self.steps:
+            if new and not self.steps:
                 run.remove()
             elif isinstance(error, Exception):
                 # On a full disk this fails as well; the fault to tell of is the first one.
@@ -249,6 +280,10 @@ class Training:
         """
         return self._prepare()
 
+    def facts(self, prepared: Prepared, source: Source) -> dict[str, Any]:
+        """Return what ``run.json`` would know before training."""
+        return self._record(prepared, source)
+
     def _source(self) -> Source:
         """Find the encoder, or the trained body of another run in its place."""
         request = self.request
@@ -293,8 +328,12 @@ class Training:
             | {name: metadata.version(name) for name in PACKAGES},
         }
 
-    def _start_of(self, run: Run, record: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the state to go on from; refuse where the run was made from anything else."""
+    def _refuse_other(self, run: Run, record: dict[str, Any]) -> None:
+        """Refuse a run that was made from anything else.
+
+        Raises:
+            RunError: naming the first difference.
+        """
         rows = ("held_out_rows", "tuning_rows", "calibration_rows")
         same = ("request", "config", "encoder_revision", "data_hash", *rows)
         # JSON has no tuples and no integer keys, so both sides are compared as JSON has them.
@@ -306,6 +345,9 @@ class Training:
                 f"{run.folder} was made from something else: {plainly(difference)}. "
                 "Name another --out, or start a new run."
             )
+
+    def _start_of(self, run: Run) -> dict[str, Any] | None:
+        """Return the state to go on from, and tell which checkpoints are damaged."""
         start, faults = run.newest_checkpoint()
         for fault in faults:
             last = start is None and fault is faults[-1]
@@ -317,42 +359,60 @@ class Training:
 
     def _train(self, run: Run, prepared: Prepared, source: Source, start: dict[str, Any] | None) -> Finetuned:
         request, adapter = self.request, prepared.adapter
-        self.tell(Phase(name="loading the encoder"))
         place = device.choose(request.device)
         accelerator = device.accelerator(place)
-        loaded = encoder.load(
-            source,
-            auto_class=adapter.auto_class,
-            labels=adapter.labels,
-            problem_type=adapter.problem_type,
-            num_outputs=adapter.num_outputs,
-            seed=request.seed,
-            new_head=bool(request.start_from),
-        )
-        _check_length(prepared, loaded)
-        if prepared.train.gradient_checkpointing:
-            checkpoint_layers(loaded.model, source.name)
-        adapter.bind(loaded.tokenizer)
-        features = self._encode(prepared, loaded)
+        loaded, features, layers = self.load(prepared, source, accelerator)
         run.record.pop("error", None)
         run.update(
             status="running",
             device={"name": place.name, "precision": place.precision, "reason": place.reason, "threads": place.threads},
+            processor=device.processor(),
             new_weights=list(loaded.new_weights),
-            layers=self._quicken(prepared, loaded, accelerator),
+            layers=layers,
             truncation={
                 name: adapter.truncation(rows, prepared.dataset.splits[name].examples)
                 for name, rows in features.items()
             },
         )
         done = start["progress"]["step"] if start is not None else 0
-        run.cut_events(done if start is not None else -1)
+        run.cut_events(start["events"] if start is not None else 0)
         with trackers.tracking(request.task.track, self._tracked(run, done), self.tell) as self.tracking:
             stop = self._steps(run, prepared, loaded, features, accelerator, start)
             if stop.reason == "interrupted":
-                run.update(status="interrupted")
-                return self._result(run, prepared, "interrupted", stop)
-            return self._finish(run, prepared, loaded, features, accelerator, stop, place.precision)
+                return self._interrupted(run, prepared, stop)
+            self.asked = self.should_stop()
+            try:
+                return self._finish(run, prepared, loaded, features, accelerator, stop, place.precision)
+            except loop.Interrupted:
+                return self._interrupted(run, prepared, stop)
+
+    def _interrupted(self, run: Run, prepared: Prepared, stop: Stop) -> Finetuned:
+        """Note that the run can be gone on with; its last checkpoint is written."""
+        run.update(status="interrupted")
+        return self._result(run, prepared, "interrupted", stop)
+
+    def load(
+        self, prepared: Prepared, source: Source, accelerator: Accelerator
+    ) -> tuple[Encoder, dict[str, list[Feature]], dict[str, str]]:
+        """Return the model as it is before the first step, the features of each split, and how the layers run."""
+        adapter = prepared.adapter
+        self.tell(Phase(name="loading the encoder"))
+        loaded = encoder.load(
+            source,
+            auto_class=adapter.auto_class,
+            labels=adapter.labels,
+            problem_type=adapter.problem_type,
+            num_outputs=adapter.num_outputs,
+            seed=self.request.seed,
+            new_head=bool(self.request.start_from),
+        )
+        _check_length(prepared, loaded)
+        if prepared.train.gradient_checkpointing:
+            checkpoint_layers(loaded.model, source.name)
+        adapter.bind(loaded.tokenizer)
+        features = self._encode(prepared, loaded)
+        layers = self._quicken(prepared, loaded, accelerator)
+        return loaded, features, layers
 
     def _tracked(self, run: Run, done: int) -> trackers.Tracked:
         """Return what trackers are told of a run."""
@@ -393,6 +453,15 @@ class Training:
         installed = embeddings.install(loaded.model, (feature.input_ids for feature in train), others=[padding])
         return asdict(installed)
 
+    def ready(
+        self, prepared: Prepared, loaded: Encoder, train: Sequence[Feature], accelerator: Accelerator
+    ) -> dict[str, Any]:
+        """Do the last of what comes before the first step; return which embeddings are trained, for ``run.json``."""
+        loop.seed_generators(self.request.seed)
+        prepared.adapter.prepare(train)
+        loaded.model.to(accelerator.device)
+        return self._shrink(prepared, loaded, train)
+
     def _encode(self, prepared: Prepared, loaded: Encoder) -> dict[str, list[Feature]]:
         self.tell(Phase(name="encoding"))
         features = {}
@@ -415,17 +484,10 @@ class Training:
     ) -> Stop:
         """Run the loop; store and show what it yields."""
         adapter, train = prepared.adapter, features["train"]
-        adapter.prepare(train)
-        loaded.model.to(accelerator.device)
-        run.update(embeddings=self._shrink(prepared, loaded, train))
-        batches = TrainingBatches(
-            [feature.example for feature in train],
-            [len(feature) for feature in train],
-            batch_size=prepared.train.batch_size,
-            micro_batch_tokens=prepared.train.micro_batch_tokens,
-            seed=self.request.seed,
-            group_by_length=prepared.train.group_by_length,
-        )
+        run.update(embeddings=self.ready(prepared, loaded, train, accelerator))
+        batches = batches_of(prepared, train, self.request.seed)
+        if start is None and accelerator.device.type == "cpu":
+            footprint.warn(footprint.of(adapter, loaded.model, train, batches, accelerator), self.tell)
 
         def evaluate() -> loop.Evaluation:
             split = prepared.dataset.splits["validation"]
@@ -446,6 +508,7 @@ class Training:
             better=adapter.better,
             evaluate=evaluate,
             should_stop=self.should_stop,
+            places=lambda rows: [prepared.dataset.splits["train"].place(train[row].example) for row in rows],
             start=start,
         )
         for event in events:
@@ -462,7 +525,9 @@ class Training:
             self.tokens += event.num_tokens
         if isinstance(event, Checkpoint):
             run.save_checkpoint(event)
-        run.append(event)
+        elif not (isinstance(event, Start) and run.num_events):
+            # A run that goes on has its start in the log.
+            run.append(event)
         self.tracking.take(event)
         self.tell(event)
         if isinstance(event, Scores) and event.constant is not None and not self.advised:
@@ -479,9 +544,25 @@ class Training:
             split.examples,
             features=features,
             accelerator=accelerator,
-            batch_tokens=prepared.eval.batch_tokens,
-            advance=counter(self.tell, f"evaluating {split.name.strip()}", len(features)),
+            batch_tokens=self._room(prepared),
+            advance=self._advance(split.name.strip(), len(features)),
         )
+
+    def _advance(self, name: str, total: int) -> Callable[[int], None]:
+        """Return what is called with each number of examples that was evaluated; where asked to stop, it does."""
+        count = counter(self.tell, f"evaluating {name}", total)
+
+        def advance(number: int) -> None:
+            count(number)
+            if not self.asked and self.should_stop():
+                raise loop.Interrupted
+
+        return advance
+
+    def _room(self, prepared: Prepared) -> infer.Room:
+        """Return the tokens of a batch without gradients, one and the same for every evaluation."""
+        self.room = self.room or infer.Room(prepared.eval.batch_tokens, self.tell)
+        return self.room
 
     def _tune(self, prepared: Prepared, loaded: Encoder, accelerator: Accelerator) -> None:
         """Let the adapter choose what it tunes on training rows that were held out for it."""
@@ -583,7 +664,7 @@ class Training:
                 each.tokenizer,
                 examples,
                 accelerator=accelerator,
-                batch_tokens=prepared.eval.batch_tokens,
+                batch_tokens=self._room(prepared),
             )
             for each in (loaded, reopened)
         )
@@ -616,10 +697,29 @@ class Training:
         )
 
 
+def batches_of(prepared: Prepared, train: Sequence[Feature], seed: int) -> TrainingBatches:
+    """Return the steps of a training over its features."""
+    return TrainingBatches(
+        [feature.example for feature in train],
+        [len(feature) for feature in train],
+        batch_size=prepared.train.batch_size,
+        micro_batch_tokens=prepared.train.micro_batch_tokens,
+        seed=seed,
+        group_by_length=prepared.train.group_by_length,
+    )
+
+
 def save_model(run: Run, adapter: Adapter, loaded: Encoder, accelerator: Accelerator) -> None:
-    """Write ``model/``: what transformers opens, and ``bertkit.json`` with what it does not know."""
+    """Write ``model/``: what transformers opens, and ``bertkit.json`` with what it does not know.
+
+    Raises:
+        RunError: if a weight is not finite.
+    """
     import json
 
+    broken = loop.not_finite(loaded.model)
+    if broken:
+        raise RunError(f"Weights of {run.folder} are not finite: {joined(broken, most=3)}. No model is saved.")
     facts = adapter.facts() | {"encoder": encoder.public_name(loaded.source.name), "revision": loaded.source.revision}
     with run.whole_folder("model") as folder:
         encoder.save(accelerator.unwrap_model(loaded.model, keep_fp32_wrapper=False), loaded.tokenizer, folder)

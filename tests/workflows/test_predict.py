@@ -264,7 +264,7 @@ def test_fault_leaves_the_old_out(finished_run: Path, tmp_path: Path) -> None:
     file, out = write_jsonl(tmp_path / "bad.jsonl", [*unlabelled(5), {"id": 1}]), tmp_path / "out.jsonl"
     out.write_text("old")
     with pytest.raises(DataError, match=r"bad\.jsonl:6"):
-        written(file, finished_run, out=out, settings={"predict.chunk": 2})
+        written(file, finished_run, out=out)
     assert out.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "out.jsonl"]
 
