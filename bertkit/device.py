@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from bertkit import processes
 from bertkit.config import DeviceConfig
 from bertkit.errors import ConfigError
 
@@ -43,8 +44,11 @@ def choose(config: DeviceConfig) -> Device:
     _keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
-    name = _available(config.device)
+    on_cpu = config.device == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    name = _available("cpu" if on_cpu else config.device)
     best, reason = _best_precision(name)
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") in MIXED:
+        best, reason = MIXED[os.environ["ACCELERATE_MIXED_PRECISION"]], "Accelerate's configuration says so"
     if config.precision not in {"auto", best, "float32"} and (
         config.precision == "fp16" and not name.startswith("cuda")
     ):
@@ -54,14 +58,15 @@ def choose(config: DeviceConfig) -> Device:
     return Device(name=name, precision=best, reason=reason, threads=torch.get_num_threads())
 
 
-def accelerator(device: Device) -> Accelerator:
-    """Make the Accelerator for ``device``.
+def accelerator(device: Device, handlers: Sequence[Any] = ()) -> Accelerator:
+    """Make the Accelerator for ``device``, of all processes where they have joined.
 
     Accelerate keeps its settings in a process-wide state, which is renewed here so that several runs with
     different devices or precisions can follow each other in one process.
 
     Raises:
-        ConfigError: if a launcher started several processes, which this version does not train with.
+        ConfigError: if a launcher started several processes and they have not joined, or its configuration asks for
+            what is not done here.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
@@ -71,18 +76,53 @@ def accelerator(device: Device) -> Accelerator:
         import torch
 
         torch.cuda.set_device(device.name)
+    if processes.size() == 1:
+        processes.refuse("this", "Start it without a launcher.")
+        # A launcher of one process: nothing is to be wrapped for others.
+        os.environ.pop("LOCAL_RANK", None)
+    _refuse_engines()
     made = Accelerator(
         cpu=device.name == "cpu",
         mixed_precision={"float32": "no", "bf16": "bf16", "fp16": "fp16"}[device.precision],
+        kwargs_handlers=list(handlers),
     )
-    if PartialState().num_processes > 1:
-        raise ConfigError(
-            f"bertkit was started in {PartialState().num_processes} processes, and this version runs in one. "
-            "Start it without a launcher."
-        )
+    _shard_on_cpu(made)
+    assert PartialState().num_processes == processes.size()
     return made
 
 
+def _refuse_engines() -> None:
+    """Refuse what an Accelerate configuration may ask for and would be ignored here.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    given = os.environ
+    for name in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
+        if given.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise ConfigError(f"Accelerate's configuration asks for {name.lower()}; bertkit trains with DDP or FSDP2.")
+    if given.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and given.get("FSDP_VERSION", "1") != "2":
+        raise ConfigError("Accelerate's configuration asks for FSDP 1; bertkit shards with fsdp_version: 2.")
+    number = given.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if number != "1":
+        raise ConfigError(
+            f"Accelerate's configuration has gradient_accumulation_steps {number}, and train.batch_size is all that a "
+            "step sees, over processes and micro-batches. Set it to 1."
+        )
+
+
+def _shard_on_cpu(made: Accelerator) -> None:
+    """Let FSDP2 shard on CPUs as well, where a configuration asks for it; Accelerate does so on GPUs only."""
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and made.distributed_type == DistributedType.MULTI_CPU:
+        made.state.distributed_type = DistributedType.FSDP
+        made.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+
+
+MIXED = {"no": "float32", "bf16": "bf16", "fp16": "fp16"}
+"""Accelerate's names of precisions."""
 PRIMITIVES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "320")
 """oneDNN reads it before its first product. Each shape costs a primitive of about 0.1 MB; of the 1,024 that it keeps by
 default, those of rare shapes fill memory all through a training and are no faster to have."""

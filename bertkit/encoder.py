@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from bertkit.errors import ModelError, joined
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 INSTALLED = {
@@ -345,11 +346,24 @@ def reset(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.backend_tokenizer.no_padding()
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write model and tokenizer as transformers does, the tokenizer without truncation or padding of its own."""
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write model and tokenizer as transformers does, the tokenizer without truncation or padding of its own.
+
+    Args:
+        model: gives the configuration, and the weights if ``state`` does not.
+        tokenizer: written beside it.
+        folder: where to.
+        state: whole weights by name, of a model that holds shards.
+    """
     reset(tokenizer)
     with _quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=None if state is None else dict(state))
         tokenizer.save_pretrained(folder)
 
 

@@ -37,6 +37,8 @@ class BertkitError(Exception):
 
     absence: Absence | None = None
     """Set where the fault is that something could not be had without the Hub."""
+    rank: int | None = None
+    """Set where it is the fault of one of several processes, and another raises it, too."""
 
     def __str__(self) -> str:
         return one_line(super().__str__())

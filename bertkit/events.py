@@ -63,6 +63,8 @@ class Step:
     """Wall-clock time of this optimizer step."""
     tokens_per_second: float
     """``num_tokens / seconds``."""
+    imbalance: float = 1.0
+    """Tokens of the process that has most of them in this step, over the mean of all processes; 1 is even."""
 
 
 @dataclass(frozen=True, kw_only=True)

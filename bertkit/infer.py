@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from bertkit import memory
+from bertkit import memory, processes, replicas
 from bertkit.data.batches import by_tokens, padded
+from bertkit.data.dealing import deal
 from bertkit.events import Listener, Note, ignore
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def forward(
     accelerator: Accelerator,
     batch_tokens: int | Room,
     advance: Advance | None = None,
+    together: bool = False,
 ) -> list[np.ndarray]:
     """Return what :meth:`Adapter.reduce` keeps of each feature, in the order of ``features``.
 
@@ -92,17 +94,62 @@ def forward(
         batch_tokens: tokens, padding included, that go through at once; 0 leaves it to the device. A :class:`Room` is
             shared by several calls, and knows from one to the next what there is memory for.
         advance: called with the number of features that went through.
+        together: whether all processes call this with the same features. The batches are those of one process, dealt
+            whole; the main process is given all that came of them, the others nothing.
 
     Raises:
         OutOfMemoryError: if the device has no memory for a single feature.
     """
-    import torch
-
     model.eval()
     room = batch_tokens if isinstance(batch_tokens, Room) else Room(batch_tokens)
     lengths = [len(feature) for feature in features]
-    reduced: list[np.ndarray | None] = [None] * len(features)
-    waiting = by_tokens(lengths, room.on(accelerator.device))[::-1]
+    batches = by_tokens(lengths, room.on(accelerator.device))
+    sharded = together and replicas.is_fsdp(accelerator)
+    mine, fillers = _dealt(batches, lengths, sharded=sharded) if together else (batches, [])
+
+    def compute() -> dict[int, np.ndarray]:
+        # Of shards each pass is an exchange: nobody may stop in between.
+        found = _computed(adapter, model, features, mine, accelerator, room, None if sharded else advance)
+        for rows in fillers:
+            _reduced(adapter, model, [features[row] for row in rows], accelerator)
+        return found
+
+    parts = processes.gather(compute) if together else [compute()]
+    if not parts:
+        return []
+    reduced = {row: value for part in parts for row, value in part.items()}
+    # Each exactly once: no more values than rows, and none missing.
+    assert sum(map(len, parts)) == len(reduced) == len(features), f"{len(reduced)} of {len(features)} were computed"
+    if advance and len(parts) > 1:
+        advance(len(features) - len(parts[0]))
+    return [reduced[row] for row in range(len(features))]
+
+
+def _dealt(
+    batches: list[list[int]], lengths: Sequence[int], *, sharded: bool
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Return this process's batches, and those that it only takes part in, where each pass is an exchange."""
+    hands = deal([padded([lengths[row] for row in batch]) for batch in batches], processes.size())
+    mine = [batches[place] for place in hands[processes.rank()]]
+    lacking = max(map(len, hands)) - len(mine) if sharded else 0
+    return mine, [batches[-1][:1]] * lacking
+
+
+def _computed(
+    adapter: Adapter,
+    model: Model,
+    features: Sequence[Feature],
+    batches: Sequence[list[int]],
+    accelerator: Accelerator,
+    room: Room,
+    advance: Advance | None,
+) -> dict[int, np.ndarray]:
+    """Return what is kept of each row of some batches, which are made smaller where there is no memory for them."""
+    import torch
+
+    lengths = [len(feature) for feature in features]
+    reduced: dict[int, np.ndarray] = {}
+    waiting = list(batches)[::-1]
     while waiting:
         rows = waiting.pop()
         try:
@@ -115,13 +162,10 @@ def forward(
             memory.give_back()
             waiting = _again([*waiting, rows], lengths, room.tokens)
             continue
-        for row, value in zip(rows, values, strict=True):
-            reduced[row] = value
+        reduced |= zip(rows, values, strict=True)
         if advance:
             advance(len(rows))
-    missing = sum(value is None for value in reduced)
-    assert not missing, f"{missing} features were not computed"
-    return [value for value in reduced if value is not None]
+    return reduced
 
 
 def _reduced(
@@ -152,11 +196,18 @@ def predict(
     accelerator: Accelerator,
     batch_tokens: int | Room,
     advance: Advance | None = None,
+    together: bool = False,
 ) -> list[Prediction]:
-    """Return one prediction per example, in order; ``features`` may be given where they were encoded before."""
+    """Return one prediction per example, in order; ``features`` may be given where they were encoded before.
+
+    Of processes that work ``together`` (:func:`forward`) the main one is given them, the others none.
+    """
     if features is None:
         features = adapter.encode(examples, tokenizer)
-    reduced = forward(adapter, model, features, accelerator=accelerator, batch_tokens=batch_tokens, advance=advance)
+    given: dict[str, Any] = {"accelerator": accelerator, "batch_tokens": batch_tokens, "advance": advance}
+    reduced = forward(adapter, model, features, **given, together=together)
+    if together and not processes.is_main():
+        return []
     predictions = adapter.decode(reduced, features, examples)
     assert len(predictions) == len(examples), f"{len(predictions)} predictions for {len(examples)} examples"
     return predictions

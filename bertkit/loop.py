@@ -6,10 +6,11 @@ import math
 import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bertkit import embeddings, memory, optim
+from bertkit import embeddings, memory, optim, processes, replicas
 from bertkit.config import TrainConfig
 from bertkit.data.batches import Draw, TrainingBatches
 from bertkit.errors import RunError, joined
@@ -118,10 +119,11 @@ def training(
     """
     total = num_steps(batches, config)
     optimizer = optim.adamw(model, config)
+    wrapped, prepared = replicas.prepare(accelerator, model, optimizer)
+    replicas.begin(batches.seed)
     state = State()
     if start is not None:
-        state = restore(start, model, optimizer, accelerator)
-    wrapped, prepared = accelerator.prepare(model, optimizer)
+        state = restore(start, model, optimizer, accelerator, seed=batches.seed)
     engine = _Engine(wrapped, prepared, objective, collate, config, accelerator, batches, places)
 
     def look(*, stopping: bool) -> Generator[Event, None, bool]:
@@ -143,6 +145,8 @@ def training(
         return stopping
 
     yield _start(model, batches, total, state, accelerator)
+    if start is not None and (before := start["progress"].get("processes", 1)) != processes.size():
+        yield _other_number(before, state)
     stopping = False
     if _evaluation_is_due(state, config, batches.steps_per_epoch, total):
         # The run was cut short between this step and its evaluation.
@@ -154,7 +158,7 @@ def training(
             step = engine.step(draw, state, total, batches.steps_per_epoch)
             yield from engine.said()
             yield step
-            stopping = yield from look(stopping=should_stop())
+            stopping = yield from look(stopping=processes.any_of(should_stop()))
             enough = _enough(state, config)
             if stopping or enough or state.step >= total:
                 reason = "interrupted" if stopping else "early stopping" if enough and state.step < total else reason
@@ -197,15 +201,19 @@ class _Engine:
         self.batches = batches
         self.places = places
         self.notes: list[Note] = []
+        self.sharded = replicas.is_fsdp(accelerator)
+        self.exchanging = False
+        """Whether other processes may have gradients of this step already, so that it cannot be begun anew."""
         self.parameters = list(embeddings.trained(model).values())
 
     def step(self, draw: Draw, state: State, total: int, steps_per_epoch: int) -> Step:
         """Take one step, move ``state`` on and return the event."""
         began = time.perf_counter()
+        part = self._part(draw, state)
         learning_rate = optim.rate(state.step, total, self.config)
         optim.set_rate(self.optimizer, learning_rate)
         self.model.train()
-        loss = self._in_memory(draw, state)
+        loss = self._in_memory(draw, part, state)
         norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm or math.inf))
         self._check_finite(loss, norm, draw, state, learning_rate)
         with memory.named(f"in the optimizer's update of step {state.step + 1}", NO_ROOM):
@@ -225,6 +233,7 @@ class _Engine:
             num_tokens=draw.num_tokens,
             seconds=seconds,
             tokens_per_second=draw.num_tokens / seconds,
+            imbalance=part.imbalance,
         )
 
     def said(self) -> list[Note]:
@@ -232,7 +241,12 @@ class _Engine:
         notes, self.notes = self.notes, []
         return notes
 
-    def _in_memory(self, draw: Draw, state: State) -> float:
+    def _part(self, draw: Draw, state: State) -> replicas.Part:
+        """Return what this process does of a step."""
+        tokens = state.micro_batch_tokens or self.batches.micro_batch_tokens
+        return replicas.part_of(draw, self.batches, tokens=tokens, sharded=self.sharded)
+
+    def _in_memory(self, draw: Draw, part: replicas.Part, state: State) -> float:
         """Add up the gradients of a step, in smaller parts where the device has no memory; return the mean loss.
 
         From then on all is as with a smaller ``train.micro_batch_tokens``: the same examples in the same order, and
@@ -243,13 +257,17 @@ class _Engine:
         """
         import torch
 
-        if state.micro_batch_tokens:
+        draw = replace(draw, micro_batches=part.micro_batches)
+        if state.micro_batch_tokens and part.micro_batches:
             draw = self.batches.split(draw, state.micro_batch_tokens)
         random_state = generators()
         while True:
+            self.exchanging = self.sharded
             try:
-                return self._backward(draw)
+                return self._backward(draw, part.fillers)
             except torch.OutOfMemoryError as error:
+                if self.exchanging:
+                    raise self._no_way_back(draw, state, error) from error
                 draw = self._halved(draw, state, error)
             # Not in the handler, whose error still holds the tensors of the try.
             self.optimizer.zero_grad(set_to_none=True)
@@ -272,18 +290,31 @@ class _Engine:
         self.notes = [Note(message=message, level="warning", step=step)]
         return self.batches.split(draw, largest // 2)
 
-    def _backward(self, draw: Draw) -> float:
-        """Add up the gradients of the micro-batches and return the mean loss of the step."""
+    def _no_way_back(self, draw: Draw, state: State, error: Exception) -> memory.OutOfMemoryError:
+        """Return the fault of a process that has no memory left when the others have its gradients already."""
+        largest = self.batches.largest_part(draw)
+        return memory.OutOfMemoryError(
+            f"Out of memory in step {state.step + 1}, while gradients were exchanged: {memory.first_line(error)} "
+            f"A new run with --set train.micro_batch_tokens={max(1, largest // 2)} takes less, and changes no result."
+        )
+
+    def _backward(self, draw: Draw, fillers: Sequence[Sequence[int]] = ()) -> float:
+        """Add up the gradients of the micro-batches, over all processes, and return the mean loss of the step."""
         import torch
 
         total = weight = 0.0
         # Dividing by the examples first keeps fp16 sums small; the true weight is known only after the last part.
-        for features in draw.micro_batches:
+        for place, features in enumerate([*draw.micro_batches, *fillers], start=1):
             batch = on_device(self.collate(features), self.accelerator.device)
-            loss = self.objective(self.model, batch)
-            self.accelerator.backward(loss.sum / draw.num_examples)
-            total += float(loss.sum.detach())
-            weight += float(loss.weight)
+            last, counts = place == len(draw.micro_batches) + len(fillers), place <= len(draw.micro_batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss = self.objective(self.model, batch)
+                self.exchanging = self.sharded or (last and processes.size() > 1)
+                # Accelerate's wrappers take the mean over the processes, and it is the sum that is wanted.
+                self.accelerator.backward(loss.sum * (processes.size() if counts else 0) / draw.num_examples)
+            total += float(loss.sum.detach()) if counts else 0.0
+            weight += float(loss.weight) if counts else 0.0
+        total, weight = processes.sums(total, weight)
         if not weight:
             return 0.0  # a step of sentences of which the tokenizer leaves nothing: its gradients are zero
         if weight != draw.num_examples:
@@ -318,9 +349,17 @@ def _start(
         step=state.step,
         # The plain model's parameters: embedding rows that are left out decay as they would in it.
         num_parameters=sum(model.get_parameter(name).numel() for name in embeddings.trained(model)),
-        device=str(accelerator.device),
+        device=replicas.name_of(accelerator.device),
         precision={"no": "float32"}.get(accelerator.mixed_precision, accelerator.mixed_precision),
     )
+
+
+def _other_number(before: int, state: State) -> Note:
+    message = (
+        f"the checkpoint of step {state.step} was written by {before} processes, and these are {processes.size()}: "
+        "weights, optimizer and order of the data go on exactly, dropout draws anew from seed, step and rank"
+    )
+    return Note(message=message, step=state.step)
 
 
 def _due(state: State, every: int, otherwise: int) -> bool:
@@ -357,7 +396,7 @@ def not_finite(model: torch.nn.Module) -> list[str]:
     import torch
 
     parameters = dict(model.named_parameters()) | embeddings.trained(model)
-    return [name for name, weight in parameters.items() if not bool(torch.isfinite(weight).all())]
+    return [name for name, weight in parameters.items() if not bool(replicas.full(torch.isfinite(weight).all()))]
 
 
 def _enough(state: State, config: TrainConfig) -> bool:
@@ -386,25 +425,36 @@ def capture(
         ``progress`` (JSON-able), and the tensor tables ``model``, ``optimizer`` and ``rng``.
     """
     random_state, tensors = generators()
+    others, tensors_of_others = replicas.of_all((random_state, tensors))
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
     return {
-        "progress": {**vars(state), "python_random": random_state, "scaler": scaler},
+        "progress": {**vars(state), "python_random": random_state, "scaler": scaler, **others},
         "model": tensors_of(model),
-        "optimizer": embeddings.moments(model, optimizer.state),
-        "rng": tensors,
+        "optimizer": {
+            name: replicas.whole(value) for name, value in embeddings.moments(model, optimizer.state).items()
+        },
+        "rng": tensors | tensors_of_others,
     }
 
 
 def restore(
-    start: Mapping[str, Any], model: torch.nn.Module, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+    start: Mapping[str, Any],
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    *,
+    seed: int = 0,
 ) -> State:
     """Put a captured state back into model, optimizer and generators.
+
+    Where another number of processes captured it, the generators are seeded anew, from seed, step and rank.
 
     Raises:
         RunError: if it is not this model's, or its weights are not finite.
     """
     progress = dict(start["progress"])
-    python_random, scaler = progress.pop("python_random"), progress.pop("scaler")
+    scaler = progress.pop("scaler")
+    own = replicas.own_of(progress, start["rng"])
     if scaler is not None and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(scaler)
     load_tensors(model, start["model"])
@@ -418,9 +468,11 @@ def restore(
     for name, value in embeddings.fitted(model, start["optimizer"]).items():
         parameter, _, key = name.rpartition("|")
         place = parameters[parameter]
-        device = place.device if value.ndim else value.device
-        optimizer.state[place][key] = value.to(device)
-    set_generators(python_random, start["rng"])
+        optimizer.state[place][key] = replicas.like(value, place)
+    if own is None:
+        replicas.seed(seed, progress["step"])
+    else:
+        set_generators(*own)
     return State(**progress)
 
 
@@ -428,7 +480,7 @@ def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return parameters and persistent buffers by name, each storage once."""
     tensors: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in replicas.whole_state(model).items():
         if tensor.data_ptr() not in seen:
             tensors[name] = tensor
             seen.add(tensor.data_ptr())
@@ -441,9 +493,14 @@ def load_tensors(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) ->
     Raises:
         RunError: if a tensor is not one of the model's.
     """
-    wrong = model.load_state_dict(dict(tensors), strict=False).unexpected_keys
+    load = replicas.load_whole if replicas.is_sharded(model) else _load
+    wrong = load(model, tensors).unexpected_keys
     if wrong:
         raise RunError(f"The checkpoint holds {wrong[0]}, which the model does not have: they do not belong together.")
+
+
+def _load(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> Any:
+    return model.load_state_dict(dict(tensors), strict=False)
 
 
 def generators() -> tuple[list[Any], dict[str, torch.Tensor]]:

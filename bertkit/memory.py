@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,10 @@ class Need:
     def size(self) -> int:
         """Return the most that is needed at one time."""
         return max(self.training, self.finishing)
+
+    def times(self, number: int) -> Need:
+        """Return what so many processes take on one machine; one of them writes."""
+        return replace(self, training=self.training * number, finishing=self.finishing * number)
 
 
 def gigabytes(size: int) -> str:

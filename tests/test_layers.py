@@ -7,12 +7,13 @@ import bertkit
 
 PACKAGE = Path(bertkit.__file__).parent
 ORDER = (
-    *("errors", "events", "config", "task", "catalog", "data", "dropout", "embeddings", "unpad", "metrics", "device", "memory"),
+    *("errors", "events", "config", "task", "catalog", "data", "dropout", "embeddings", "unpad", "metrics", "processes", "device", "memory"),
     *(
         "encoder",
         "adapters",
         "backends",
         "optim",
+        "replicas",
         "infer",
         "loop",
         "run",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bertkit import __version__
+from bertkit import __version__, processes
 from bertkit.cli import baseline, check, doctor, finetune, predict, runs, sweep, tasks
 from bertkit.cli import eval as evaluate
 from bertkit.errors import BertkitError
@@ -35,26 +35,41 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+SEVERAL = ("finetune", "eval")
+"""Commands that several processes can share."""
+
+
 @app.callback()
 def top(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Fine-tune BERT-style encoders: from a task file to a model that opens in plain transformers."""
+    if context.invoked_subcommand not in SEVERAL:
+        processes.refuse(f"'{context.invoked_subcommand}'", "Start it without a launcher.")
 
 
 def main() -> None:
     """Run the command line; a bertkit error is one line on stderr and exit code 1."""
-    from bertkit.cli import console
+    from bertkit.cli import console, voice
 
     console.quiet_libraries()
     try:
-        app()
-    except BertkitError as error:
-        console.error(error)
-        sys.exit(1)
+        voice.hush()
+        try:
+            app()
+        finally:
+            console.flush()
+    except SystemExit:
+        # None ends before all are done: a launcher would end the others.
+        processes.leave()
+        raise
     except KeyboardInterrupt:
         sys.exit(130)
-    finally:
-        console.flush()
+    except Exception as error:
+        if not isinstance(error, BertkitError) and processes.size() == 1:
+            raise
+        voice.tell(error)
+        sys.exit(1)

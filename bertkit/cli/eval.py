@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bertkit.cli import console, options
+from bertkit.cli import console, launch, options
 
 
 def command(
@@ -27,6 +27,7 @@ def command(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     threads: options.Threads = 0,
+    processes: options.Processes = "1",
 ) -> None:
     """Score a run, or any checkpoint, on a labelled split; the newest finished run by default.
 
@@ -40,8 +41,11 @@ def command(
     if folder.at(run, runs) is not None:
         if task or labels:
             raise typer.BadParameter(f"{run} is a suite: --task and --labels go with one run.")
+        if processes != "1":
+            raise typer.BadParameter(f"{run} is a suite, and --processes takes one run.")
         _suite(str(run), given | {"report": report}, json=json)
         return
+    launch.spread(processes, device=device, threads=threads)
 
     shown = console.Console()
     try:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bertkit.cli import console, interrupt, options
+from bertkit import processes as ranks
+from bertkit.cli import console, interrupt, launch, options
 
 if TYPE_CHECKING:
     from bertkit.workflows.training import Finetuned
@@ -44,6 +45,7 @@ def command(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     threads: options.Threads = 0,
+    processes: options.Processes = "1",
 ) -> None:
     """Fine-tune an encoder on a task and keep everything in a run folder."""
     if (task is None) == (resume is None):
@@ -54,6 +56,14 @@ def command(
     from bertkit.workflows.suite import folder
 
     several = folder.is_asked(task, seeds=seeds, resume=resume, runs=runs)
+    if processes != "1" and (several or dry_run):
+        raise typer.BadParameter(
+            "--processes takes one TASK, without --seeds and --dry-run. Of several runs each is one process's: start "
+            "the command twice, and they share the runs."
+        )
+    if several or dry_run:
+        ranks.refuse("this", "Start it without a launcher: one TASK is what several processes train.")
+    launch.spread(processes, device=device, threads=threads)
     if dry_run:
         if several or resume is not None:
             raise typer.BadParameter("--dry-run takes one TASK, without --seeds and --resume.")

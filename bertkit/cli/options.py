@@ -16,6 +16,9 @@ Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu
 Precision = Annotated[config.Precision, typer.Option("--precision", help="Precision of matrix products.")]
 Backend = Annotated[config.Backend, typer.Option("--backend", help="What computes; openvino is an extra.")]
 Threads = Annotated[int, typer.Option("--threads", metavar="N", min=0, help="CPU threads; 0 is torch's choice.")]
+Processes = Annotated[
+    str, typer.Option("--processes", metavar="N|auto", help="Processes on this machine; auto is one for each GPU.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the task or a setting; may be repeated."),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkit import config
+from bertkit import config, processes
 from bertkit.config import DeviceConfig
 from bertkit.data import sources
 from bertkit.data.sources import Data
@@ -21,7 +21,7 @@ from bertkit.workflows.preparation import (
     prepare,
     task_of,
 )
-from bertkit.workflows.training import Finetuned, Request, Training, as_json, plainly
+from bertkit.workflows.training import Finetuned, Request, Training, as_json, follow, plainly
 
 
 def finetune(
@@ -80,6 +80,10 @@ def finetune(
     run: Run | None
     if seed is not None and not 0 <= seed < 2**63:
         raise ConfigError(f"seed is {seed}, and must be a whole number from 0 to 2**63 - 1.")
+    processes.join(device)
+    if not processes.is_main():
+        rows = data if task is None or isinstance(task, str | Path | Task) else task
+        return follow(rows if data is None else data, should_stop, began)
     if resume is not None:
         run = find_run(resume, Path(runs))
         _refuse_with_resume(
@@ -96,7 +100,7 @@ def finetune(
             **asked(where),
         )
         if run.status == "finished" and data is None:
-            return already(run, listen)
+            return processes.share(already(run, listen))
         request = Request.of_run(run, data=data, offline=offline)
     else:
         request = request_of(
@@ -117,7 +121,7 @@ def finetune(
         run = _existing(Path(out)) if out else None
     if run is not None and run.status == "finished":
         _refuse_other(run, request, offline=offline)
-        return already(run, listen)
+        return processes.share(already(run, listen))
     return Training(request, listen, should_stop, began).run(run, Path(runs), Path(out) if out else None)
 
 

@@ -12,7 +12,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit import card, config, device, dropout, embeddings, encoder, infer, loop, trackers, unpad
+from bertkit import (
+    card,
+    config,
+    device,
+    dropout,
+    embeddings,
+    encoder,
+    infer,
+    loop,
+    processes,
+    replicas,
+    trackers,
+    unpad,
+)
 from bertkit.adapters.base import Adapter, Feature, Prediction
 from bertkit.baselines.stored import Beside
 from bertkit.config import DeviceConfig
@@ -21,13 +34,12 @@ from bertkit.data.batches import TrainingBatches
 from bertkit.data.sources import Data
 from bertkit.encoder import Encoder, Source
 from bertkit.errors import BertkitError, ConfigError, RunError, joined, one_line, together
-from bertkit.events import Checkpoint, Listener, Note, Phase, Scores, Start, Step, Stop, counter
+from bertkit.events import Checkpoint, Listener, Note, Phase, Scores, Start, Step, Stop, counter, ignore
 from bertkit.run import MODEL_FACTS, Run, command_line, new_folder, now
 from bertkit.task import Task, from_table
-from bertkit.workflows import footprint, locks, standing
+from bertkit.workflows import following, footprint, locks, standing
 from bertkit.workflows.preparation import (
     Prepared,
-    encode,
     import_libraries,
     prepare,
 )
@@ -185,6 +197,8 @@ class Training:
         self.examples = 0
         self.tokens = 0
         self.steps = 0
+        self.imbalances: list[float] = []
+        """Of each step, where several processes share it."""
         self.advised = False
         self.asked = False
         """Whether to stop was asked for before: what is being computed since then is finished."""
@@ -213,6 +227,14 @@ class Training:
             with suppress(OSError):
                 folder.rmdir()
 
+    def follow(self, given: following.Assignment) -> Finetuned:
+        """Do, as one of the other processes, what the main one does."""
+        start = following.start_of(given)
+        prepared, source = self._prepare()
+        following.require_same(given, self._record(prepared, source))
+        run = following.Follower(given.folder, given.record)
+        return self._guarded(run, prepared, source, start, new=given.new)
+
     def _go_on(self, folder: Path) -> Finetuned:
         """Go on with an unfinished run, whose lock is held, from its newest whole checkpoint."""
         # Anew: another process may have trained in it until a moment ago.
@@ -229,9 +251,11 @@ class Training:
     ) -> Finetuned:
         """Train, and note a fault in ``run.json``; before the first step a new folder does not stay."""
         try:
+            following.lead(self.request, run, start, new=new)
             self.tell(Phase(name="importing torch and transformers"))
             import_libraries()
-            return self._train(run, prepared, source, start)
+            with processes.contact():
+                return self._train(run, prepared, source, start)
         except BaseException as error:
             if new and not self.steps:
                 run.remove()
@@ -360,7 +384,7 @@ class Training:
     def _train(self, run: Run, prepared: Prepared, source: Source, start: dict[str, Any] | None) -> Finetuned:
         request, adapter = self.request, prepared.adapter
         place = device.choose(request.device)
-        accelerator = device.accelerator(place)
+        accelerator = device.accelerator(place, replicas.handlers() if processes.size() > 1 else ())
         loaded, features, layers = self.load(prepared, source, accelerator)
         run.record.pop("error", None)
         run.update(
@@ -369,6 +393,7 @@ class Training:
             processor=device.processor(),
             new_weights=list(loaded.new_weights),
             layers=layers,
+            **processes_of(accelerator),
             truncation={
                 name: adapter.truncation(rows, prepared.dataset.splits[name].examples)
                 for name, rows in features.items()
@@ -376,15 +401,29 @@ class Training:
         )
         done = start["progress"]["step"] if start is not None else 0
         run.cut_events(start["events"] if start is not None else 0)
-        with trackers.tracking(request.task.track, self._tracked(run, done), self.tell) as self.tracking:
+        tracked = request.task.track if processes.is_main() else ()
+        with trackers.tracking(tracked, self._tracked(run, done), self.tell) as self.tracking:
             stop = self._steps(run, prepared, loaded, features, accelerator, start)
             if stop.reason == "interrupted":
                 return self._interrupted(run, prepared, stop)
-            self.asked = self.should_stop()
+            self.asked = processes.any_of(self.should_stop())
             try:
                 return self._finish(run, prepared, loaded, features, accelerator, stop, place.precision)
             except loop.Interrupted:
                 return self._interrupted(run, prepared, stop)
+
+    def _shares(self, run: Run) -> dict[str, Any]:
+        """Return, and tell, how evenly the steps were dealt; nothing in one process."""
+        if processes.size() == 1 or not self.imbalances:
+            return {}
+        mean, most = sum(self.imbalances) / len(self.imbalances), max(self.imbalances)
+        self.tell(
+            Note(
+                message=f"{processes.size()} processes: the fullest had {mean:.3f} times the mean of a step's tokens, "
+                f"at most {most:.2f} times"
+            )
+        )
+        return {"processes": run.record["processes"] | {"imbalance": {"mean": round(mean, 4), "most": round(most, 4)}}}
 
     def _interrupted(self, run: Run, prepared: Prepared, stop: Stop) -> Finetuned:
         """Note that the run can be gone on with; its last checkpoint is written."""
@@ -449,6 +488,9 @@ class Training:
         """Train only the word embeddings that are used, where that is exact; return what ``run.json`` says."""
         if not prepared.train.fast:
             return {"reason": "train.fast is false"}
+        if processes.size() > 1:
+            # What is trained is then no parameter of the model, and gradients are exchanged of its parameters.
+            return {"reason": "several processes train all rows"}
         padding = prepared.adapter.padding.token
         installed = embeddings.install(loaded.model, (feature.input_ids for feature in train), others=[padding])
         return asdict(installed)
@@ -468,7 +510,7 @@ class Training:
         adapter = prepared.adapter
         for name in ("train", *prepared.scored):
             split = prepared.dataset.splits[name]
-            features[name] = encode(adapter, split, loaded.tokenizer)
+            features[name] = following.encoded(adapter, split, loaded.tokenizer)
             for said in adapter.truncation_notes(adapter.truncation(features[name], split.examples)):
                 self.tell(Note(message=f"{name}: {said}", level="warning"))
         return features
@@ -486,15 +528,18 @@ class Training:
         adapter, train = prepared.adapter, features["train"]
         run.update(embeddings=self.ready(prepared, loaded, train, accelerator))
         batches = batches_of(prepared, train, self.request.seed)
-        if start is None and accelerator.device.type == "cpu":
-            footprint.warn(footprint.of(adapter, loaded.model, train, batches, accelerator), self.tell)
+        if start is None and accelerator.device.type == "cpu" and processes.is_main():
+            need = footprint.of(adapter, loaded.model, train, batches, accelerator)
+            footprint.warn(need.times(processes.local_size()), self.tell)
 
         def evaluate() -> loop.Evaluation:
             split = prepared.dataset.splits["validation"]
             predictions = self._predict(prepared, loaded, split, features["validation"], accelerator)
             examples = split.examples
-            return loop.Evaluation(
-                scores=adapter.score(predictions, examples), constant=adapter.constant(predictions, examples)
+            return processes.on_main(
+                lambda: loop.Evaluation(
+                    scores=adapter.score(predictions, examples), constant=adapter.constant(predictions, examples)
+                )
             )
 
         events = loop.training(
@@ -523,6 +568,7 @@ class Training:
             self.seconds += event.seconds
             self.examples += event.num_examples
             self.tokens += event.num_tokens
+            self.imbalances.append(event.imbalance)
         if isinstance(event, Checkpoint):
             run.save_checkpoint(event)
         elif not (isinstance(event, Start) and run.num_events):
@@ -546,6 +592,7 @@ class Training:
             accelerator=accelerator,
             batch_tokens=self._room(prepared),
             advance=self._advance(split.name.strip(), len(features)),
+            together=processes.size() > 1,
         )
 
     def _advance(self, name: str, total: int) -> Callable[[int], None]:
@@ -569,9 +616,10 @@ class Training:
         split = prepared.tuning
         if split is None:
             return
-        features = encode(prepared.adapter, split, loaded.tokenizer)
+        features = following.encoded(prepared.adapter, split, loaded.tokenizer)
         predictions = self._predict(prepared, loaded, split, features, accelerator)
-        self.tell(Note(message=prepared.adapter.tune(predictions, split.examples)))
+        if processes.is_main():
+            self.tell(Note(message=prepared.adapter.tune(predictions, split.examples)))
 
     def _finish(
         self,
@@ -587,7 +635,8 @@ class Training:
         embeddings.remove(loaded.model)
         best = stop.best_step if stop.best_step is not None else stop.step
         if best != stop.step:
-            loop.load_tensors(loaded.model, run.load_checkpoint(best)["model"])
+            tensors = run.load_checkpoint(best)["model"] if processes.is_main() else None
+            loop.load_tensors(loaded.model, processes.share_tensors(tensors))
         accelerator.free_memory()
         self._tune(prepared, loaded, accelerator)
         scores: dict[str, Any] = {}
@@ -596,6 +645,8 @@ class Training:
         for name in prepared.scored:
             split = prepared.dataset.splits[name]
             predictions = self._predict(prepared, loaded, split, features[name], accelerator)
+            if not processes.is_main():
+                continue
             scores[name] = prepared.adapter.score(predictions, split.examples, resamples=prepared.eval.resamples)
             found = prepared.adapter.details(predictions, split.examples)
             details |= {name: found} if found else {}
@@ -606,6 +657,8 @@ class Training:
             run.write_lines(f"predictions/{name}.jsonl", _with_predictions(split, predictions, prepared.predict.column))
         save_model(run, prepared.adapter, loaded, accelerator)
         self._compare_saved(run, prepared, loaded, accelerator, precision)
+        if not processes.is_main():
+            return processes.share()
         behind = {"details": details} if details else {}
         self.tracking.final(scores, stop.step)
         run.write_json("scores.json", {"splits": scores, **behind, "best_step": best, "last_step": stop.step})
@@ -617,9 +670,10 @@ class Training:
             seconds=round(time.perf_counter() - self.began, 3),
             examples_per_second=round(self.examples / self.seconds, 1) if self.seconds else 0.0,
             tokens_per_second=round(self.tokens / self.seconds, 1) if self.seconds else 0.0,
+            **self._shares(run),
         )
         run.keep_checkpoints(prepared.train.keep_checkpoints)
-        return self._result(run, prepared, "finished", stop, scores=scores)
+        return processes.share(self._result(run, prepared, "finished", stop, scores=scores))
 
     def _tell_calibration(self, run: Run, prepared: Prepared, found: dict[str, Any], scored: int) -> None:
         """Note for the card what was fitted, and tell what it changes on the half that it was not fitted on."""
@@ -651,24 +705,20 @@ class Training:
         """
         self.tell(Phase(name="checking the saved model"))
         examples = prepared.dataset.splits["validation"].examples[:COMPARED]
+        about: dict[str, Any] = {"accelerator": accelerator, "batch_tokens": self._room(prepared)}
+        trained = infer.predict(
+            prepared.adapter, loaded.model, loaded.tokenizer, examples, **about, together=processes.size() > 1
+        )
+        if not processes.is_main():
+            return
         source = Source(name=str(run.folder), folder=run.folder / "model")
         reopened = encoder.load(source, auto_class=prepared.adapter.auto_class)
         reopened.model.to(accelerator.device)
         if run.record["layers"]["form"] != "padded":
             # In 16 bits, padded and packed rows round differently, and near spans or tags may change places.
             unpad.install(reopened.model)
-        one, other = (
-            infer.predict(
-                prepared.adapter,
-                each.model,
-                each.tokenizer,
-                examples,
-                accelerator=accelerator,
-                batch_tokens=self._room(prepared),
-            )
-            for each in (loaded, reopened)
-        )
-        gaps = sorted(map(_gap, one, other))
+        again = infer.predict(prepared.adapter, reopened.model, reopened.tokenizer, examples, **about)
+        gaps = sorted(map(_gap, trained, again))
         # The same batches give the same bits on a CPU; a GPU may round otherwise the second time.
         spared = 0 if precision == "float32" else len(gaps) // 10
         gap = gaps[-1 - spared] if gaps else 0.0
@@ -697,6 +747,28 @@ class Training:
         )
 
 
+def follow(data: Data | None, should_stop: Callable[[], bool], began: float) -> Finetuned:
+    """Be one of the other processes of a training, whatever the main one finds there is to do.
+
+    Args:
+        data: Python rows, which are not sent.
+        should_stop, began: as in :class:`Training`.
+    """
+    given: following.Assignment | Finetuned = processes.share()
+    if isinstance(given, Finetuned):
+        return given
+    request = replace(given.request, data=data) if given.rows else given.request
+    return Training(request, ignore, should_stop, began).follow(given)
+
+
+def processes_of(accelerator: Accelerator) -> dict[str, Any]:
+    """Return what ``run.json`` says of several processes; nothing of one."""
+    if processes.size() == 1:
+        return {}
+    kind = "FSDP2" if replicas.is_fsdp(accelerator) else "DDP"
+    return {"processes": {"number": processes.size(), "on_this_machine": processes.local_size(), "engine": kind}}
+
+
 def batches_of(prepared: Prepared, train: Sequence[Feature], seed: int) -> TrainingBatches:
     """Return the steps of a training over its features."""
     return TrainingBatches(
@@ -718,11 +790,15 @@ def save_model(run: Run, adapter: Adapter, loaded: Encoder, accelerator: Acceler
     import json
 
     broken = loop.not_finite(loaded.model)
+    whole = replicas.whole_state(loaded.model) if replicas.is_sharded(loaded.model) else None
+    if not processes.is_main():
+        return
     if broken:
         raise RunError(f"Weights of {run.folder} are not finite: {joined(broken, most=3)}. No model is saved.")
     facts = adapter.facts() | {"encoder": encoder.public_name(loaded.source.name), "revision": loaded.source.revision}
     with run.whole_folder("model") as folder:
-        encoder.save(accelerator.unwrap_model(loaded.model, keep_fp32_wrapper=False), loaded.tokenizer, folder)
+        plain = accelerator.unwrap_model(loaded.model, keep_fp32_wrapper=False)
+        encoder.save(plain, loaded.tokenizer, folder, state=whole)
         (folder / MODEL_FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
