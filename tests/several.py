@@ -1,0 +1,75 @@
+"""Several processes for a test, forked from this one, which has imported torch: a start takes no seconds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from bertkit import processes
+from bertkit.cli.launch import environment
+
+PATIENCE = 240.0
+"""Seconds after which processes hang."""
+
+
+def together(
+    number: int, work: Callable[..., Any], *arguments: Any, variables: Mapping[str, str] | None = None
+) -> list[Any]:
+    """Return what ``work`` returns in each of ``number`` processes, or the exception that ended it, by rank.
+
+    One process is one as well, so that nothing of it stays behind in this one.
+    """
+    import torch
+    from torch.distributed import TCPStore
+
+    torch.set_num_threads(1)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(number)]
+    children = []
+    for rank, (_, giving) in enumerate(pipes):
+        given = environment(rank, number, store.port, threads=1) if number > 1 else {}
+        target = (given | dict(variables or {}), work, arguments, giving)
+        children.append(context.Process(target=_one, args=target))
+        children[-1].start()
+        giving.close()
+    found: list[Any] = []
+    try:
+        for taking, _ in pipes:
+            found.append(_received(taking))
+    finally:
+        for child in children:
+            child.kill()
+            child.join()
+    return found
+
+
+def _received(pipe: Any) -> Any:
+    assert pipe.poll(PATIENCE), "a process hangs"
+    try:
+        return pipe.recv()
+    except EOFError:
+        return ChildProcessError("a process ended without a word")
+
+
+def _one(variables: Mapping[str, str], work: Callable[..., Any], arguments: tuple[Any, ...], pipe: Any) -> None:
+    """Be one of the processes."""
+    os.environ.update(variables)
+    try:
+        result = work(*arguments)
+        processes.leave()
+    except BaseException as error:  # noqa: BLE001 - what a test looks at
+        result = error
+        with suppress(Exception):
+            result.__notes__ = traceback.format_exception(error)
+    try:
+        pipe.send(result)
+    except Exception:  # noqa: BLE001 - an exception that does not bear pickle
+        pipe.send(RuntimeError(f"{type(result).__name__}: {result}"))
+    sys.stdout.flush()
+    os._exit(0)
