@@ -40,6 +40,9 @@ CONTACT = re.compile(
 )
 """What torch's errors say where another process has gone away; they are plain ``RuntimeError``."""
 
+SHARED_RUNS = "Start the command in each process by itself, without a launcher: they share the runs."
+"""What to do in place of several processes for each of several runs."""
+
 Value = TypeVar("Value")
 
 

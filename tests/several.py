@@ -63,13 +63,13 @@ def _one(variables: Mapping[str, str], work: Callable[..., Any], arguments: tupl
     try:
         result = work(*arguments)
         processes.leave()
-    except BaseException as error:  # noqa: BLE001 - what a test looks at
+    except BaseException as error:
         result = error
         with suppress(Exception):
             result.__notes__ = traceback.format_exception(error)
     try:
         pipe.send(result)
-    except Exception:  # noqa: BLE001 - an exception that does not bear pickle
+    except Exception:
         pipe.send(RuntimeError(f"{type(result).__name__}: {result}"))
     sys.stdout.flush()
     os._exit(0)

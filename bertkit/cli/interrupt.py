@@ -6,14 +6,21 @@ Kubernetes and systemd announce the end with SIGTERM, Slurm with the signal of `
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from bertkit import processes
 from bertkit.cli import console
 
 NUMBERS = [number for name in ("SIGINT", "SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None]
 """Signals that ask training to stop; Windows has no SIGUSR1."""
+
+
+ECHO = 3.0
+"""Seconds in which a launcher passes on the signal that its processes have got already."""
+SAID = "stopping after this step; once more stops at once"
 
 
 class Interrupt:
@@ -21,6 +28,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.number = 0
+        self.deaf_until = 0.0
 
     def __call__(self) -> bool:
         """Say whether training should stop."""
@@ -32,11 +40,23 @@ class Interrupt:
         return 128 + (signal.SIGINT if self.number == signal.SIGINT else signal.SIGTERM)
 
     def take(self, number: int, frame: FrameType | None) -> None:
-        """Note a first signal; from then on each has its usual effect, even where Python code cannot run."""
+        """Note a first signal; from then on each has its usual effect, even where Python code cannot run.
+
+        A launcher passes on the signal that the terminal has sent already, so in several processes the second counts
+        only when some seconds are over.
+        """
+        if self.number and time.monotonic() < self.deaf_until:
+            return
+        if not self.number and processes.world().size > 1:
+            self.number, self.deaf_until = number, time.monotonic() + ECHO
+            console.say(SAID)
+            return
         for each in NUMBERS:
             signal.signal(each, signal.SIG_DFL)
+        if self.number:
+            signal.raise_signal(number)
         self.number = number
-        console.say("stopping after this step; once more stops at once")
+        console.say(SAID)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bertkit import config, infer
+from bertkit import config, infer, processes
 from bertkit.adapters.base import Adapter, Feature, Prediction
 from bertkit.baselines.stored import Beside
 from bertkit.config import DeviceConfig
@@ -17,9 +17,9 @@ from bertkit.errors import DataError, RunError, did_you_mean
 from bertkit.events import Listener, Note, Phase, counter, ignore
 from bertkit.run import Run, now
 from bertkit.task import Task, from_table
+from bertkit.workflows import following, saved, standing
 from bertkit.workflows import report as reports
-from bertkit.workflows import saved, standing
-from bertkit.workflows.preparation import Settings, encode, task_of, without_rows
+from bertkit.workflows.preparation import Settings, task_of, without_rows
 from bertkit.workflows.saved import Saved
 
 
@@ -85,6 +85,9 @@ def evaluate(
     Raises:
         BertkitError: if model or data cannot be found or do not fit each other.
     """
+    processes.join(device)
+    if not processes.is_main():
+        listen = ignore
     found = task_of(task, settings)[0] if task is not None else None
     model = saved.find(run, runs=Path(runs), task=found, labels=labels, settings=settings, offline=offline)
     if run is None:
@@ -100,21 +103,25 @@ def evaluate(
     listen(Phase(name="loading the model"))
     opened = model.open(DeviceConfig(device=device, precision=precision, threads=threads))
     adapter = model.adapter
-    features = encode(adapter, rows, opened.loaded.tokenizer)
+    features = following.encoded(adapter, rows, opened.loaded.tokenizer)
     for remark in adapter.remarks(rows.examples):
         listen(Note(message=f"{rows.name}: {remark}"))
     for said in adapter.truncation_notes(adapter.truncation(features, rows.examples)):
         listen(Note(message=f"{rows.name}: {said}", level="warning"))
-    predictions = infer.predict(
-        adapter,
-        opened.loaded.model,
-        opened.loaded.tokenizer,
-        rows.examples,
-        features=features,
-        accelerator=opened.accelerator,
-        batch_tokens=infer.Room(model.eval.batch_tokens, listen),
-        advance=counter(listen, f"evaluating {rows.name}", len(features)),
-    )
+    with processes.contact():
+        predictions = infer.predict(
+            adapter,
+            opened.loaded.model,
+            opened.loaded.tokenizer,
+            rows.examples,
+            features=features,
+            accelerator=opened.accelerator,
+            batch_tokens=infer.Room(model.eval.batch_tokens, listen),
+            advance=counter(listen, f"evaluating {rows.name}", len(features)),
+            together=processes.size() > 1,
+        )
+    if not processes.is_main():
+        return processes.share()
     scores = adapter.score(predictions, rows.examples, resamples=model.eval.resamples)
     beside = standing.of_rows(Path(runs), model.run, model.task, rows, listen)
     constant = adapter.constant(predictions, rows.examples)
@@ -141,7 +148,7 @@ def evaluate(
             model.run.write_lines(f"evals/{rows.name}.jsonl", lines)
         except RunError as error:
             listen(Note(message=f"the scores are not kept: {error}", level="warning"))
-    return replace(result, report=_report(model, rows, features, result, report, listen))
+    return processes.share(replace(result, report=_report(model, rows, features, result, report, listen)))
 
 
 def _report(

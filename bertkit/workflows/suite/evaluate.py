@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bertkit import config
+from bertkit import config, processes
 from bertkit.baselines.stored import Beside
 from bertkit.config import DeviceConfig
 from bertkit.errors import RunError
@@ -48,6 +48,7 @@ def evaluate_suite(
     Raises:
         BertkitError: if there is no such suite, or one of its runs cannot be evaluated so.
     """
+    processes.refuse("a suite", "Start it without a launcher.")
     folder = at(where, runs)
     if folder is None:
         raise RunError(f"There is no suite '{where}': no folder of that name has a {SUITE}.")

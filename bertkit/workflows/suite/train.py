@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bertkit import config
+from bertkit import config, processes
 from bertkit.config import DeviceConfig
 from bertkit.errors import BertkitError, joined
 from bertkit.events import Listener, Note, ignore
@@ -83,6 +83,7 @@ def finetune_suite(
     Raises:
         BertkitError: one of its kinds, for whatever is wrong; before the first step it leaves no folder behind.
     """
+    processes.refuse("a suite", processes.SHARED_RUNS)
     where = DeviceConfig(device=device, precision=precision, threads=threads)
     given: dict[str, Any] = {"encoder": folder_or_name(str(encoder)), "revision": revision, "limit": limit}
     if resume is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit import config
+from bertkit import config, processes
 from bertkit.config import DeviceConfig
 from bertkit.data import sources
 from bertkit.errors import ConfigError, RunError
@@ -87,6 +87,7 @@ def sweep(
         BertkitError: one of its kinds, for whatever is wrong; before the first step it leaves no folder behind.
     """
     began = time.perf_counter()
+    processes.refuse("a sweep", processes.SHARED_RUNS)
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError("A sweep needs a package that is not installed: pip install 'bertkit[sweep]'.")
     where = DeviceConfig(device=device, precision=precision, threads=threads)
