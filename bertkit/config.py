@@ -68,6 +68,9 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Keep only what goes into each layer for the backward pass, and compute the layer again there
     (arXiv:1604.06174): less memory, about a third more work."""
+    compile: bool = False
+    """Compile forward and backward passes by ``torch.compile`` with dynamic shapes, in place of ``fast``: the layers
+    then see padding. Compiling takes a minute or so; it may pay on a GPU."""
     eval_steps: int = 0
     """Score the validation split every so many steps; 0 means once an epoch."""
     save_steps: int = 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from bertkit import processes
+from bertkit import compiling, processes
 from bertkit.config import DeviceConfig
 from bertkit.errors import ConfigError
 
@@ -55,10 +55,28 @@ def choose(config: DeviceConfig) -> Device:
         raise ConfigError(f"--precision fp16 needs a CUDA GPU, and the device is {name}. Use --precision {best}.")
     if config.precision != "auto":
         best, reason = config.precision, "asked for"
+    if name.startswith("cuda"):
+        _refuse_tf32()
     return Device(name=name, precision=best, reason=reason, threads=torch.get_num_threads())
 
 
-def accelerator(device: Device, handlers: Sequence[Any] = ()) -> Accelerator:
+def tf32() -> bool:
+    """Say whether torch may round what float32 products are made of to TF32's 10 bits, on CUDA."""
+    import torch
+
+    return bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+
+
+def _refuse_tf32() -> None:
+    """Let float32 be float32 on CUDA: torch's default is TF32 for convolutions, and any other code may ask for more."""
+    import torch
+
+    # The names of before torch 2.9, which it sets its new ones by.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def accelerator(device: Device, handlers: Sequence[Any] = (), *, compiled: bool = False) -> Accelerator:
     """Make the Accelerator for ``device``, of all processes where they have joined.
 
     Accelerate keeps its settings in a process-wide state, which is renewed here so that several runs with
@@ -85,8 +103,9 @@ def accelerator(device: Device, handlers: Sequence[Any] = ()) -> Accelerator:
         cpu=device.name == "cpu",
         mixed_precision={"float32": "no", "bf16": "bf16", "fp16": "fp16"}[device.precision],
         kwargs_handlers=list(handlers),
+        dynamo_plugin=compiling.plugin() if compiled else None,
     )
-    _shard_on_cpu(made)
+    _shard(made)
     assert PartialState().num_processes == processes.size()
     return made
 
@@ -103,6 +122,11 @@ def _refuse_engines() -> None:
             raise ConfigError(f"Accelerate's configuration asks for {name.lower()}; bertkit trains with DDP or FSDP2.")
     if given.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and given.get("FSDP_VERSION", "1") != "2":
         raise ConfigError("Accelerate's configuration asks for FSDP 1; bertkit shards with fsdp_version: 2.")
+    if (compiler := given.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()) != "no":
+        raise ConfigError(
+            f"Accelerate's configuration has dynamo_backend {compiler}; here --set train.compile=true compiles. "
+            "Leave it out of the configuration."
+        )
     number = given.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if number != "1":
         raise ConfigError(
@@ -111,14 +135,17 @@ def _refuse_engines() -> None:
         )
 
 
-def _shard_on_cpu(made: Accelerator) -> None:
-    """Let FSDP2 shard on CPUs as well, where a configuration asks for it; Accelerate does so on GPUs only."""
+def _shard(made: Accelerator) -> None:
+    """Let FSDP2 shard where a configuration asks for it; on CPUs as well, which Accelerate leaves out."""
+    from accelerate.state import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if asked and made.distributed_type == DistributedType.MULTI_CPU:
-        made.state.distributed_type = DistributedType.FSDP
+    if processes.size() == 1 or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return
+    if made.distributed_type == DistributedType.MULTI_CPU:
         made.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    # Whoever asks Accelerate for its state, autocast for one, copies this over what the state says.
+    made.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
 
 
 MIXED = {"no": "float32", "bf16": "bf16", "fp16": "fp16"}

@@ -12,6 +12,7 @@ from bertkit import memory, processes, replicas
 from bertkit.data.batches import by_tokens, padded
 from bertkit.data.dealing import deal
 from bertkit.events import Listener, Note, ignore
+from bertkit.feeding import Feed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,7 +112,7 @@ def forward(
         # Of shards each pass is an exchange: nobody may stop in between.
         found = _computed(adapter, model, features, mine, accelerator, room, None if sharded else advance)
         for rows in fillers:
-            _reduced(adapter, model, [features[row] for row in rows], accelerator)
+            _reduced(adapter, model, _feed(adapter, features, accelerator), rows, accelerator)
         return found
 
     parts = processes.gather(compute) if together else [compute()]
@@ -149,16 +150,18 @@ def _computed(
 
     lengths = [len(feature) for feature in features]
     reduced: dict[int, np.ndarray] = {}
+    feed = _feed(adapter, features, accelerator)
     waiting = list(batches)[::-1]
     while waiting:
         rows = waiting.pop()
         try:
-            values = _reduced(adapter, model, [features[row] for row in rows], accelerator)
+            values = _reduced(adapter, model, feed, rows, accelerator, waiting[-1] if waiting else [])
         except torch.OutOfMemoryError as error:
             room.halve([lengths[row] for row in rows], accelerator.device, error)
             values = None
         if values is None:
             # Not in the handler, whose error still holds the tensors of the try.
+            feed.clear()
             memory.give_back()
             waiting = _again([*waiting, rows], lengths, room.tokens)
             continue
@@ -168,15 +171,25 @@ def _computed(
     return reduced
 
 
+def _feed(adapter: Adapter, features: Sequence[Feature], accelerator: Accelerator) -> Feed:
+    return Feed(lambda rows: adapter.collate([features[row] for row in rows]), accelerator.device)
+
+
 def _reduced(
-    adapter: Adapter, model: Model, features: Sequence[Feature], accelerator: Accelerator
+    adapter: Adapter,
+    model: Model,
+    feed: Feed,
+    rows: Sequence[int],
+    accelerator: Accelerator,
+    following: Sequence[int] = (),
 ) -> Sequence[np.ndarray]:
-    """Return what is kept of the features of one batch."""
+    """Return what is kept of the rows of one batch; the batch that follows is made while a GPU is busy."""
     import torch
 
-    batch = on_device(adapter.collate(features), accelerator.device)
+    batch = feed.take(rows)
     with torch.inference_mode(), accelerator.autocast():
         outputs = model(**adapter.inputs(batch))
+    feed.make(following)
     return adapter.reduce(outputs, batch)
 
 
@@ -255,8 +268,3 @@ def characters(example: Example) -> int:
 def _characters(cell: Any) -> int:
     """Return the characters of a text, or of the words in a list."""
     return sum(map(_characters, cell)) if isinstance(cell, list) else len(cell) if isinstance(cell, str) else 0
-
-
-def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Return a batch with its tensors on ``device``."""
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from bertkit import embeddings, memory, optim, processes, replicas
@@ -15,7 +16,7 @@ from bertkit.config import TrainConfig
 from bertkit.data.batches import Draw, TrainingBatches
 from bertkit.errors import RunError, joined
 from bertkit.events import Checkpoint, Event, Note, Scores, Start, Step, Stop
-from bertkit.infer import on_device
+from bertkit.feeding import Feed
 
 if TYPE_CHECKING:
     import torch
@@ -154,7 +155,8 @@ def training(
     enough = _enough(state, config)
     reason = "interrupted" if stopping else "early stopping" if enough and state.step < total else "finished"
     if state.step < total and not enough and not stopping:
-        for draw in batches.draws(epoch=state.epoch, index=state.index):
+        for draw, following in pairwise(batches.draws(epoch=state.epoch, index=state.index)):
+            engine.expect(following, state)
             step = engine.step(draw, state, total, batches.steps_per_epoch)
             yield from engine.said()
             yield step
@@ -195,7 +197,9 @@ class _Engine:
         self.model = model
         self.optimizer = optimizer
         self.objective = objective
-        self.collate = collate
+        self.feed = Feed(collate, accelerator.device)
+        self.upcoming: Sequence[int] = []
+        """Features of the next step's first micro-batch, where it can be made ahead."""
         self.config = config
         self.accelerator = accelerator
         self.batches = batches
@@ -236,6 +240,11 @@ class _Engine:
             imbalance=part.imbalance,
         )
 
+    def expect(self, following: Draw, state: State) -> None:
+        """Take down what the step after the coming one begins with, so that its first batch can be made ahead."""
+        if self.feed.ahead and not state.micro_batch_tokens:
+            self.upcoming = next(iter(self._part(following, state).micro_batches), [])
+
     def said(self) -> list[Note]:
         """Return what there is to be said since the last call."""
         notes, self.notes = self.notes, []
@@ -270,6 +279,7 @@ class _Engine:
                     raise self._no_way_back(draw, state, error) from error
                 draw = self._halved(draw, state, error)
             # Not in the handler, whose error still holds the tensors of the try.
+            self.feed.clear()
             self.optimizer.zero_grad(set_to_none=True)
             memory.give_back()
             set_generators(*random_state)
@@ -302,18 +312,21 @@ class _Engine:
         """Add up the gradients of the micro-batches, over all processes, and return the mean loss of the step."""
         import torch
 
-        total = weight = 0.0
+        losses = []
+        passes = [*draw.micro_batches, *fillers]
         # Dividing by the examples first keeps fp16 sums small; the true weight is known only after the last part.
-        for place, features in enumerate([*draw.micro_batches, *fillers], start=1):
-            batch = on_device(self.collate(features), self.accelerator.device)
-            last, counts = place == len(draw.micro_batches) + len(fillers), place <= len(draw.micro_batches)
+        for place, features in enumerate(passes, start=1):
+            batch = self.feed.take(features)
+            last, counts = place == len(passes), place <= len(draw.micro_batches)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 loss = self.objective(self.model, batch)
                 self.exchanging = self.sharded or (last and processes.size() > 1)
                 # Accelerate's wrappers take the mean over the processes, and it is the sum that is wanted.
                 self.accelerator.backward(loss.sum * (processes.size() if counts else 0) / draw.num_examples)
-            total += float(loss.sum.detach()) if counts else 0.0
-            weight += float(loss.weight) if counts else 0.0
+            losses += [(loss.sum.detach(), loss.weight.detach())] if counts else []
+            self.feed.make(self.upcoming if last else passes[place])
+        # Only now: on a GPU a number is waited for.
+        total, weight = (sum(map(float, each)) for each in zip(*losses, strict=True)) if losses else (0.0, 0.0)
         total, weight = processes.sums(total, weight)
         if not weight:
             return 0.0  # a step of sentences of which the tokenizer leaves nothing: its gradients are zero

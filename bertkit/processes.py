@@ -305,6 +305,7 @@ def leave_note(name: str, value: str) -> None:
 # Telling each other -----------------------------------------------------------------------------------------------
 
 
+@contact()
 def share(value: Value | None = None) -> Value:
     """Return what the main process gave, on every process."""
     if size() == 1:
@@ -316,6 +317,7 @@ def share(value: Value | None = None) -> Value:
     return box[0]  # type: ignore[return-value]
 
 
+@contact()
 def share_tensors(tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
     """Return the main process's tensors, on the CPU of every process; one after another, so that none is held twice."""
     import torch
@@ -342,6 +344,7 @@ def on_main(function: Callable[[], Value]) -> Value:
     return found  # type: ignore[return-value]
 
 
+@contact()
 def gather(function: Callable[[], Value]) -> list[Value]:
     """Return what ``function`` returns on each process, in the order of ranks, on the main process; else nothing.
 
@@ -361,6 +364,7 @@ def gather(function: Callable[[], Value]) -> list[Value]:
     return [value for value, _ in values] if values is not None else []
 
 
+@contact()
 def sums(*values: float) -> list[float]:
     """Return each value summed over the processes."""
     if size() == 1:

@@ -74,6 +74,10 @@ def handlers() -> list[Any]:
 
 def prepare(accelerator: Accelerator, model: Any, optimizer: Any) -> tuple[Any, Any]:
     """Return what Accelerate makes of a model and its optimizer."""
+    if is_fsdp(accelerator) and not accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap:
+        # Accelerate shards word embeddings by themselves, and fails where their module is sharded already.
+        names = [name for name in model._no_split_modules or () if "Embedding" not in name]
+        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = names
     with warnings.catch_warnings():
         # torch 2.13 renames ``broadcast_buffers``, and Accelerate knows the old name only.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
@@ -159,7 +163,8 @@ def whole(tensor: Any) -> Any:
 def like(value: torch.Tensor, place: Any) -> torch.Tensor:
     """Return a whole tensor sharded as another one is, and on its device."""
     if not hasattr(place, "full_tensor") or not value.ndim:
-        return value.to(place.device) if value.ndim else value
+        # Numbers as well: fused AdamW wants its count of steps where the weights are.
+        return value.to(place.device)
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value.to(place.device), place.device_mesh, place.placements)

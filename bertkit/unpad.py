@@ -17,16 +17,19 @@ padded. Packing as in ModernBERT (Warner et al. 2024, 2.1.1: unpadding).
 from __future__ import annotations
 
 import inspect
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from bertkit import kernels
 from bertkit.dropout import kept, steps
+from bertkit.kernels import Settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +52,9 @@ LONG = 64
 PACKED = ("stack", "layers")
 """Forms in which all of a layer sees packed tokens; torch and transformers compute them in any precision."""
 PROVEN = ("cpu",)
-"""Kinds of devices on which this has run; on others models run padded until it has."""
+"""Kinds of devices on which this has run; on others models run padded until it has, or a user switches it on."""
+SWITCH = "BERTKIT_UNPADDED"
+"""Environment variable that names further kinds of devices, with commas between: ``cuda``."""
 WIDEST_WINDOW = 512
 """Local attention beyond this would make the trial of a model slow."""
 ROWS_AROUND_ATTENTION = {"mpnet", "deberta", "deberta-v2", "megatron-bert", "rembert", "roformer", "luke"}
@@ -127,7 +132,8 @@ class Packing:
     def _index(self, values: np.ndarray) -> torch.Tensor:
         import torch
 
-        return torch.from_numpy(values).to(self.device)
+        # From pageable memory the values are taken before this returns; only the device's work goes on.
+        return torch.from_numpy(values).to(self.device, non_blocking=True)
 
     def pack(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``(B, T, ...)`` or ``(1, T, ...)`` as ``(1, num_tokens, ...)``."""
@@ -181,6 +187,19 @@ class Packing:
 
         begins = np.flatnonzero(np.diff(self.rows, prepend=-2))
         return self._index(np.append(begins, self.num_tokens).astype(np.int32))
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row, or run of tokens that no row holds; known without asking the device."""
+        import numpy as np
+
+        begins = np.flatnonzero(np.diff(self.rows, prepend=-2))
+        return int(np.diff(np.append(begins, self.num_tokens)).max())
+
+
+def is_proven(kind: str) -> bool:
+    """Say whether models may run without padding on a kind of device: proven, or switched on by :data:`SWITCH`."""
+    return kind in PROVEN or kind in os.environ.get(SWITCH, "").split(",")
 
 
 def packing(mask: torch.Tensor) -> Packing | None:
@@ -326,8 +345,9 @@ def attention(
         window=sliding_window,
     )
     query, key, value = _of_one_dtype(query, key, value)
-    if _has_kernel(query, settings.dropout):
-        return _by_kernel(held, query, key, value, settings), None
+    kernel = kernels.choose(query, settings.dropout)
+    if kernel:
+        return _by_kernel(kernel, held, query, key, value, settings), None
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
@@ -335,16 +355,6 @@ def attention(
         return _fused(held, query, key, value, settings), None
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
     return _attend_function().apply(query, key, value, held, settings, keep), None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a module attends."""
-
-    dropout: float
-    scale: float
-    causal: bool
-    window: int | None
 
 
 def _of_one_dtype(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -473,48 +483,17 @@ def _backward(
     into[2].copy_(torch.bmm(used.transpose(1, 2), gradient).view(shape))
 
 
-def _has_kernel(query: torch.Tensor, dropout: float) -> bool:
-    """Say whether torch's attention over rows of any length can take these: on CUDA, 16 bits, nothing dropped."""
-    import torch
-
-    if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16) or dropout:
-        return False
-    width = query.shape[-1]
-    new_enough = torch.cuda.get_device_capability(query.device) >= (8, 0)
-    return new_enough and width % 8 == 0 and width <= 256 and _kernel() is not None
-
-
-@cache
-def _kernel() -> Callable[..., Any] | None:
-    """Return ``varlen_attn`` where this torch has the one that takes windows, else None."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    wanted = {"window_size", "enable_gqa", "scale"}
-    return varlen_attn if wanted <= set(inspect.signature(varlen_attn).parameters) else None
-
-
 def _by_kernel(
-    held: Packing, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, settings: Settings
+    name: kernels.Name,
+    held: Packing,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    settings: Settings,
 ) -> torch.Tensor:
-    """Attend with torch's kernel; returns ``(1, num_tokens, heads, D)``."""
-    kernel = _kernel()
-    assert kernel is not None
-    assert not settings.dropout
-    reach = -1 if settings.window is None else settings.window - 1
-    longest = int(held.boundaries.diff().max())
-    attended: torch.Tensor = kernel(
-        *(x[0].transpose(0, 1).contiguous() for x in (query, key, value)),
-        held.boundaries,
-        held.boundaries,
-        longest,
-        longest,
-        scale=settings.scale,
-        window_size=(reach, 0 if settings.causal else reach),
-        enable_gqa=key.shape[1] != query.shape[1],
-    )
-    return attended.unsqueeze(0)
+    """Attend with a kernel for rows of any length; returns ``(1, num_tokens, heads, D)``."""
+    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+    return kernels.attend(name, query, key, value, held.boundaries, held.longest, settings).unsqueeze(0)
 
 
 def _gather(x: torch.Tensor, index: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
@@ -795,25 +774,46 @@ def _window(config: Any) -> int:
 
 def _trial(installed: Installed) -> str:
     """Run a few rows both ways, and return why the results are not to be trusted, or an empty text."""
-    import torch
-
     body = installed._body
     inputs = _trial_inputs(body)
     real = inputs["attention_mask"].bool()
+    ways = _ways(body)
     with _evaluated(body):
         try:
-            ours = body(**inputs)[0][real].float()
+            ours = [_states(body, inputs, way)[real] for way, _ in ways]
         except Exception as error:
             return f"its layers do not take packed rows ({type(error).__name__}: {str(error).splitlines()[0]:.100})"
         installed.remove()
-        padded = body(**inputs)[0][real].float()
+        padded = [_states(body, inputs, way)[real] for way, _ in ways]
     if not installed.num_fast:
         return next(iter(installed.padded))
     installed._attach()
     installed.num_fast = 0
-    tolerance = 1e-4 if body.dtype == torch.float32 else 0.05
-    gap = float((ours - padded).abs().max() / padded.abs().max().clamp(min=1e-6))
-    return "" if gap <= tolerance else f"its results depend on the padding (they differ by {gap:.1g})"
+    for (_, tolerance), one, other in zip(ways, ours, padded, strict=True):
+        gap = float((one - other).abs().max() / other.abs().max().clamp(min=1e-6))
+        # Written so that what is no number is no equality either.
+        if not gap <= tolerance:
+            return f"its results depend on the padding (they differ by {gap:.1g})"
+    return ""
+
+
+def _ways(body: Any) -> list[tuple[Callable[[], AbstractContextManager[Any]], float]]:
+    """Return how a model is tried, with the gap that rounding explains; kernels in 16 bits are tried as well."""
+    import torch
+
+    ways: list[tuple[Callable[[], AbstractContextManager[Any]], float]] = [
+        (nullcontext, 1e-4 if body.dtype == torch.float32 else 0.05)
+    ]
+    if kernels.available(body.device):
+        ways.append((partial(torch.autocast, body.device.type, torch.bfloat16), 0.05))
+    return ways
+
+
+def _states(body: Any, inputs: Mapping[str, Any], way: Callable[[], AbstractContextManager[Any]]) -> torch.Tensor:
+    """Return the last layer's states, ``(B, T, H)``, float32."""
+    with way():
+        found: torch.Tensor = body(**inputs)[0].float()
+    return found
 
 
 def _trial_inputs(body: Any) -> dict[str, torch.Tensor]:

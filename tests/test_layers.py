@@ -7,7 +7,24 @@ import bertkit
 
 PACKAGE = Path(bertkit.__file__).parent
 ORDER = (
-    *("errors", "events", "config", "task", "catalog", "data", "dropout", "embeddings", "unpad", "metrics", "processes", "device", "memory"),
+    *(
+        "errors",
+        "events",
+        "config",
+        "task",
+        "catalog",
+        "data",
+        "dropout",
+        "embeddings",
+        "kernels",
+        "unpad",
+        "metrics",
+        "processes",
+        "compiling",
+        "device",
+        "memory",
+        "feeding",
+    ),
     *(
         "encoder",
         "adapters",

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from bertkit import encoder, unpad
+from bertkit import encoder, kernels, unpad
 from bertkit.adapters.base import Adapter
 from tests import families
 from tests.families import BYTES_LIMIT, FAMILIES, SIZES, Family
@@ -607,8 +607,8 @@ def test_torchs_kernel_is_asked_for_the_same(
     q = torch.randn(1, 4, packed.num_tokens, 8)
     k, v = (torch.randn(1, key_heads, packed.num_tokens, 8) for _ in range(2))
     expected = unpad.attention(Caller(), q, k, v, None, scaling=0.3, **given)[0]
-    monkeypatch.setattr(unpad, "_has_kernel", lambda query, dropout: True)
-    monkeypatch.setattr(unpad, "_kernel", lambda: by_rows)
+    monkeypatch.setattr(kernels, "choose", lambda query, dropout: "torch")
+    monkeypatch.setattr(kernels, "torch_kernel", lambda: by_rows)
     found = unpad.attention(Caller(), q, k, v, None, scaling=0.3, **given)[0]
     assert found.shape == expected.shape
     assert torch.allclose(found[0, packed.places], expected[0, packed.places], atol=1e-6)

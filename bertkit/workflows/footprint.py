@@ -10,7 +10,7 @@ from bertkit import embeddings, loop, memory
 from bertkit.adapters.base import Adapter, Feature
 from bertkit.data.batches import TrainingBatches
 from bertkit.events import Listener, Note
-from bertkit.infer import on_device
+from bertkit.feeding import on_device
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -12,7 +12,7 @@ from bertkit.data.batches import TrainingBatches
 from bertkit.device import Device
 from bertkit.events import Step
 from bertkit.workflows.preparation import Prepared, import_libraries
-from bertkit.workflows.training import Training, batches_of
+from bertkit.workflows.training import Training, batches_of, objective_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -36,7 +36,7 @@ class Rehearsal:
         """Do all that comes before the first step, as the training itself would."""
         import_libraries()
         place = device.choose(training.request.device)
-        accelerator = device.accelerator(place)
+        accelerator = device.accelerator(place, compiled=prepared.train.compile)
         loaded, features, _ = training.load(prepared, source, accelerator)
         train = features["train"]
         training.ready(prepared, loaded, train, accelerator)
@@ -56,7 +56,7 @@ class Rehearsal:
         events = loop.training(
             self.loaded.model,
             self.batches,
-            lambda model, batch: adapter.loss(model(**adapter.inputs(batch)), batch),
+            objective_of(self.prepared),
             collate=lambda rows: adapter.collate([train[row] for row in rows]),
             config=replace(self.prepared.train, patience=0),
             accelerator=self.accelerator,

@@ -80,7 +80,7 @@ class Saved:
             beside = self.run.folder if self.run else None
             about: dict[str, Any] = {"precision": place.precision, "threads": where.threads}
             model = backends.openvino(loaded, name=self.name, beside=beside, **about)
-        elif accelerator.device.type in unpad.PROVEN:
+        elif unpad.is_proven(accelerator.device.type):
             installed = unpad.install(loaded.model)
             if round_weights and place.precision == "bf16" and installed.form in unpad.PACKED:
                 encoder.round_weights(loaded.model)

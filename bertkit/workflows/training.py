@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bertkit import (
     card,
+    compiling,
     config,
     device,
     dropout,
@@ -26,7 +27,7 @@ from bertkit import (
     trackers,
     unpad,
 )
-from bertkit.adapters.base import Adapter, Feature, Prediction
+from bertkit.adapters.base import Adapter, Batch, Feature, Loss, Prediction
 from bertkit.baselines.stored import Beside
 from bertkit.config import DeviceConfig
 from bertkit.data import Dataset, Split, sources
@@ -384,12 +385,13 @@ class Training:
     def _train(self, run: Run, prepared: Prepared, source: Source, start: dict[str, Any] | None) -> Finetuned:
         request, adapter = self.request, prepared.adapter
         place = device.choose(request.device)
-        accelerator = device.accelerator(place, replicas.handlers() if processes.size() > 1 else ())
+        handlers = replicas.handlers() if processes.size() > 1 else ()
+        accelerator = device.accelerator(place, handlers, compiled=prepared.train.compile)
         loaded, features, layers = self.load(prepared, source, accelerator)
         run.record.pop("error", None)
         run.update(
             status="running",
-            device={"name": place.name, "precision": place.precision, "reason": place.reason, "threads": place.threads},
+            device=asdict(place) | {"tf32": device.tf32()},
             processor=device.processor(),
             new_weights=list(loaded.new_weights),
             layers=layers,
@@ -470,9 +472,12 @@ class Training:
         """Let the model run without padding, if it can and may; return how it runs, for ``run.json``."""
         if not prepared.train.fast:
             return {"form": "padded", "reason": "train.fast is false"}
+        if prepared.train.compile:
+            return {"form": "padded", "reason": compiling.PADDED}
         kind = accelerator.device.type
-        if kind not in unpad.PROVEN:
-            return {"form": "padded", "reason": f"layers without padding have not been tried on {kind} yet"}
+        if not unpad.is_proven(kind):
+            reason = f"layers without padding have not been tried on {kind} yet; {unpad.SWITCH}={kind} switches them on"
+            return {"form": "padded", "reason": reason}
         installed = unpad.install(loaded.model)
         dropout.install(loaded.model)
         if not installed.fast:
@@ -488,6 +493,8 @@ class Training:
         """Train only the word embeddings that are used, where that is exact; return what ``run.json`` says."""
         if not prepared.train.fast:
             return {"reason": "train.fast is false"}
+        if prepared.train.compile:
+            return {"reason": "train.compile compiles the plain model"}
         if processes.size() > 1:
             # What is trained is then no parameter of the model, and gradients are exchanged of its parameters.
             return {"reason": "several processes train all rows"}
@@ -545,7 +552,7 @@ class Training:
         events = loop.training(
             loaded.model,
             batches,
-            lambda model, batch: adapter.loss(model(**adapter.inputs(batch)), batch),
+            objective_of(prepared),
             collate=lambda rows: adapter.collate([train[row] for row in rows]),
             config=prepared.train,
             accelerator=accelerator,
@@ -767,6 +774,17 @@ def processes_of(accelerator: Accelerator) -> dict[str, Any]:
         return {}
     kind = "FSDP2" if replicas.is_fsdp(accelerator) else "DDP"
     return {"processes": {"number": processes.size(), "on_this_machine": processes.local_size(), "engine": kind}}
+
+
+def objective_of(prepared: Prepared) -> loop.Objective:
+    """Return what is minimised: a model's loss on a batch."""
+    adapter = prepared.adapter
+
+    def objective(model: Any, batch: Batch) -> Loss:
+        with compiling.explained() if prepared.train.compile else nullcontext():
+            return adapter.loss(model(**adapter.inputs(batch)), batch)
+
+    return objective
 
 
 def batches_of(prepared: Prepared, train: Sequence[Feature], seed: int) -> TrainingBatches:

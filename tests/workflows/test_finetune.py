@@ -384,7 +384,7 @@ def test_run_record_says_everything(written: Path, tiny_encoder: Path) -> None:
     assert Path(found["resolved_task"]["data"]["files"]["train"]).is_absolute()
     assert found["label_map"] == {"0": "negative", "1": "positive"}
     assert found["versions"].keys() >= {"bertkit", "torch", "transformers", "accelerate", "datasets", "python"}
-    assert found["device"].keys() == {"name", "precision", "reason", "threads"}
+    assert found["device"].keys() == {"name", "precision", "reason", "threads", "tf32"}
     assert found["truncation"]["train"] == {
         "examples": 0,
         "share_of_examples": 0.0,

@@ -1,0 +1,133 @@
+"""Batches on their way to a device: which is made when, and that making one ahead changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from bertkit import feeding, loop
+from bertkit.feeding import Feed
+from tests.test_infer import Echo, accelerator, adapter_of, loaded  # noqa: F401
+from tests.test_loop import Setup, losses, same
+
+CPU = torch.device("cpu")
+
+
+class Collate:
+    """Makes a batch of rows and notes which."""
+
+    def __init__(self) -> None:
+        self.made: list[list[int]] = []
+
+    def __call__(self, rows: Any) -> dict[str, Any]:
+        self.made.append(list(rows))
+        return {"rows": torch.tensor(list(rows))}
+
+
+@pytest.fixture
+def _ahead(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let batches be made ahead on the CPU, as on a GPU."""
+    real = Feed.__init__
+
+    def init(self: Feed, *given: Any) -> None:
+        real(self, *given)
+        self.ahead = True
+
+    monkeypatch.setattr(Feed, "__init__", init)
+    yield
+
+
+def test_cpu_makes_no_batch_ahead() -> None:
+    collate = Collate()
+    feed = Feed(collate, CPU)
+    feed.make([1, 2])
+    assert collate.made == []
+    assert feed.take([1, 2])["rows"].tolist() == [1, 2]
+
+
+@pytest.mark.usefixtures("_ahead")
+def test_batch_that_waits_is_taken_once() -> None:
+    collate = Collate()
+    feed = Feed(collate, CPU)
+    feed.make([1, 2])
+    feed.make([])
+    assert feed.take([1, 2])["rows"].tolist() == [1, 2]
+    assert collate.made == [[1, 2]]
+    feed.take([1, 2])
+    assert collate.made == [[1, 2], [1, 2]]
+
+
+@pytest.mark.usefixtures("_ahead")
+def test_batch_of_other_rows_is_made_anew_and_the_one_that_waits_forgotten() -> None:
+    collate = Collate()
+    feed = Feed(collate, CPU)
+    feed.make([1, 2])
+    assert feed.take([3])["rows"].tolist() == [3]
+    assert feed._waiting is None
+    feed.make([4])
+    feed.clear()
+    feed.take([4])
+    assert collate.made == [[1, 2], [3], [4], [4]]
+
+
+def test_cuda_gets_pinned_memory_without_waiting() -> None:
+    class Tensor:
+        calls: list[Any] = []
+
+        def pin_memory(self) -> Tensor:
+            self.calls.append("pinned")
+            return self
+
+        def to(self, device: Any, **given: Any) -> Tensor:
+            self.calls.append((device.type, given))
+            return self
+
+    feeding.on_device({"x": Tensor()}, SimpleNamespace(type="cuda"))  # type: ignore[arg-type]
+    assert Tensor.calls == ["pinned", ("cuda", {"non_blocking": True})]
+    Tensor.calls.clear()
+    feeding.on_device({"x": Tensor()}, SimpleNamespace(type="mps"))  # type: ignore[arg-type]
+    assert Tensor.calls == [("mps", {})]
+
+
+@pytest.mark.parametrize("tokens", [4096, 32])
+def test_training_with_batches_made_ahead_is_the_same(
+    tokens: int, tiny_encoder: Path, request: pytest.FixtureRequest
+) -> None:
+    plain = Setup(tiny_encoder, micro_batch_tokens=tokens)
+    expected = losses(plain.train())
+    request.getfixturevalue("_ahead")
+    ahead = Setup(tiny_encoder, micro_batch_tokens=tokens)
+    collate = Collate()
+    adapter, real = ahead.adapter, ahead.adapter.collate
+    adapter.collate = lambda features: (collate(range(len(features))), real(features))[1]  # type: ignore[method-assign]
+    assert losses(ahead.train()) == expected
+    assert same(plain.weights, ahead.weights)
+    assert collate.made
+
+
+@pytest.mark.usefixtures("_ahead")
+def test_each_batch_of_a_training_is_made_once(tiny_encoder: Path) -> None:
+    setup = Setup(tiny_encoder, micro_batch_tokens=32)
+    made: list[tuple[int, ...]] = []
+    events = loop.training(
+        setup.loaded.model,
+        setup.batches,
+        setup.objective,
+        collate=lambda rows: (made.append(tuple(rows)), setup.adapter.collate([setup.features[r] for r in rows]))[1],
+        config=setup.config,
+        accelerator=setup.accelerator,
+        metric="accuracy",
+        better=setup.adapter.better,
+        evaluate=lambda: loop.Evaluation(scores={"accuracy": 0.0}),
+    )
+    steps = len(losses(list(events)))
+    draws = setup.batches.draws()
+    wanted = [tuple(part) for _ in range(steps) for part in next(draws).micro_batches]
+    # The last one is of a step that is not taken.
+    assert made[: len(wanted)] == wanted
+    assert len(made) == len(wanted) + 1
