@@ -60,11 +60,12 @@ def choose(config: DeviceConfig) -> Device:
     return Device(name=name, precision=best, reason=reason, threads=torch.get_num_threads())
 
 
-def tf32() -> bool:
-    """Say whether torch may round what float32 products are made of to TF32's 10 bits, on CUDA."""
+def tf32(name: str) -> bool:
+    """Say whether torch may round what float32 products are made of to TF32's 10 bits on a device; only CUDA does."""
     import torch
 
-    return bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32)
+    allowed = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+    return bool(name.startswith("cuda") and allowed)
 
 
 def _refuse_tf32() -> None:

@@ -28,38 +28,36 @@ def together(
     from torch.distributed import TCPStore
 
     torch.set_num_threads(1)
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context = multiprocessing.get_context("fork")
-    pipes = [context.Pipe(duplex=False) for _ in range(number)]
-    children = []
-    for rank, (_, giving) in enumerate(pipes):
-        given = environment(rank, number, store.port, threads=1) if number > 1 else {}
-        target = (given | dict(variables or {}), work, arguments, giving)
-        children.append(context.Process(target=_one, args=target))
-        children[-1].start()
-        giving.close()
-    found: list[Any] = []
+    pipes = [context.Pipe() for _ in range(number)]
+    children = [context.Process(target=_one, args=(work, arguments, pipe)) for _, pipe in pipes]
+    for child, (_, theirs) in zip(children, pipes, strict=True):
+        child.start()
+        theirs.close()
+    # Only now: a process with threads, as the store has them, cannot be forked safely.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     try:
-        for taking, _ in pipes:
-            found.append(_received(taking))
+        for rank, (ours, _) in enumerate(pipes):
+            given = environment(rank, number, store.port, threads=1) if number > 1 else {}
+            ours.send(given | dict(variables or {}))
+        return [_received(ours) for ours, _ in pipes]
     finally:
         for child in children:
             child.kill()
             child.join()
-    return found
 
 
 def _received(pipe: Any) -> Any:
     assert pipe.poll(PATIENCE), "a process hangs"
     try:
         return pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         return ChildProcessError("a process ended without a word")
 
 
-def _one(variables: Mapping[str, str], work: Callable[..., Any], arguments: tuple[Any, ...], pipe: Any) -> None:
+def _one(work: Callable[..., Any], arguments: tuple[Any, ...], pipe: Any) -> None:
     """Be one of the processes."""
-    os.environ.update(variables)
+    os.environ.update(pipe.recv())
     try:
         result = work(*arguments)
         processes.leave()

@@ -198,3 +198,53 @@ def test_onednns_cache_is_limited_unless_the_environment_says_more(monkeypatch: 
     monkeypatch.setenv(name, "2000")
     device.choose(DeviceConfig(device="cpu"))
     assert os.environ[name] == "2000"
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """Let another part of the process ask for TF32, and put torch's defaults back."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = True
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("precision", ["auto", "float32", "fp16"])
+def test_float32_is_float32_on_cuda(machine: Machine, precision: Any) -> None:
+    machine.cuda = (8, 0)
+    assert device.tf32("cuda")
+    choose(precision=precision)
+    assert not device.tf32("cuda")
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.usefixtures("tf32")
+def test_tf32_is_left_alone_without_cuda(machine: Machine) -> None:
+    choose()
+    assert torch.get_float32_matmul_precision() == "high"
+    assert torch.backends.cudnn.allow_tf32
+    assert not device.tf32("cpu")
+
+
+def test_tf32_of_convolutions_alone_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's default on CUDA."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert device.tf32("cuda:1")
+
+
+@pytest.mark.usefixtures("_fresh_accelerate")
+def test_compiling_is_accelerates_with_changing_shapes() -> None:
+    place = device.Device(name="cpu", precision="float32", reason="", threads=1)
+    plugin = device.accelerator(place, compiled=True).state.dynamo_plugin
+    assert (plugin.backend.value, plugin.dynamic) == ("INDUCTOR", True)
+    assert device.accelerator(place).state.dynamo_plugin.backend.value == "NO"
+
+
+def test_compiler_of_a_configuration_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    match = r"configuration has dynamo_backend inductor; here --set train\.compile=true compiles"
+    with pytest.raises(ConfigError, match=match):
+        device.accelerator(device.Device(name="cpu", precision="float32", reason="", threads=1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from bertkit import feeding, loop
+from bertkit import device, feeding, infer, loop, replicas
+from bertkit.adapters.base import Feature
 from bertkit.feeding import Feed
-from tests.test_infer import Echo, accelerator, adapter_of, loaded  # noqa: F401
+from tests.test_infer import adapter_of
 from tests.test_loop import Setup, losses, same
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ class Collate:
 
 
 @pytest.fixture
-def _ahead(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let batches be made ahead on the CPU, as on a GPU."""
     real = Feed.__init__
 
@@ -39,7 +39,6 @@ def _ahead(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         self.ahead = True
 
     monkeypatch.setattr(Feed, "__init__", init)
-    yield
 
 
 def test_cpu_makes_no_batch_ahead() -> None:
@@ -76,22 +75,22 @@ def test_batch_of_other_rows_is_made_anew_and_the_one_that_waits_forgotten() -> 
 
 
 def test_cuda_gets_pinned_memory_without_waiting() -> None:
-    class Tensor:
-        calls: list[Any] = []
+    calls: list[Any] = []
 
+    class Tensor:
         def pin_memory(self) -> Tensor:
-            self.calls.append("pinned")
+            calls.append("pinned")
             return self
 
         def to(self, device: Any, **given: Any) -> Tensor:
-            self.calls.append((device.type, given))
+            calls.append((device.type, given))
             return self
 
     feeding.on_device({"x": Tensor()}, SimpleNamespace(type="cuda"))  # type: ignore[arg-type]
-    assert Tensor.calls == ["pinned", ("cuda", {"non_blocking": True})]
-    Tensor.calls.clear()
+    assert calls == ["pinned", ("cuda", {"non_blocking": True})]
+    calls.clear()
     feeding.on_device({"x": Tensor()}, SimpleNamespace(type="mps"))  # type: ignore[arg-type]
-    assert Tensor.calls == [("mps", {})]
+    assert calls == [("mps", {})]
 
 
 @pytest.mark.parametrize("tokens", [4096, 32])
@@ -102,12 +101,8 @@ def test_training_with_batches_made_ahead_is_the_same(
     expected = losses(plain.train())
     request.getfixturevalue("_ahead")
     ahead = Setup(tiny_encoder, micro_batch_tokens=tokens)
-    collate = Collate()
-    adapter, real = ahead.adapter, ahead.adapter.collate
-    adapter.collate = lambda features: (collate(range(len(features))), real(features))[1]  # type: ignore[method-assign]
     assert losses(ahead.train()) == expected
     assert same(plain.weights, ahead.weights)
-    assert collate.made
 
 
 @pytest.mark.usefixtures("_ahead")
@@ -131,3 +126,34 @@ def test_each_batch_of_a_training_is_made_once(tiny_encoder: Path) -> None:
     # The last one is of a step that is not taken.
     assert made[: len(wanted)] == wanted
     assert len(made) == len(wanted) + 1
+
+
+@pytest.mark.usefixtures("_ahead")
+def test_next_batch_of_a_prediction_is_made_before_the_last_one_is_waited_for() -> None:
+    """Each batch once, in order, and the one that follows before anybody looks at what the model gave."""
+    adapter = adapter_of()
+    features = [Feature(example=row, input_ids=[5] * length) for row, length in enumerate((3, 9, 4, 8, 2))]
+    told: list[Any] = []
+    real = adapter.collate
+    adapter.collate = lambda some: (told.append(("made", [f.example for f in some])), real(some))[1]  # type: ignore[method-assign]
+    adapter.reduce = lambda outputs, batch: (told.append("waited"), list(outputs))[1]  # type: ignore[method-assign]
+
+    class Lengths(torch.nn.Module):
+        def forward(self, *, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            told.append("given")
+            return attention_mask.sum(1).numpy()
+
+    accelerator = device.accelerator(device.Device(name="cpu", precision="float32", reason="", threads=1))
+    found = infer.forward(adapter, Lengths(), features, accelerator=accelerator, batch_tokens=16)
+    assert list(map(int, found)) == [3, 9, 4, 8, 2]
+    batches = [entry for entry in told if entry[0] == "made"]
+    assert [rows for _, rows in batches] == [[1], [3, 2], [0, 4]]
+    one, two, three = batches
+    assert told == [one, "given", two, "waited", "given", three, "waited", "given", "waited"]
+
+
+def test_count_of_steps_is_restored_where_the_weights_are() -> None:
+    """Fused AdamW on CUDA takes no count that is on the CPU; the meta device stands in for a GPU."""
+    weight = torch.empty(2, device="meta")
+    assert replicas.like(torch.tensor(3.0), weight).device.type == "meta"
+    assert replicas.like(torch.ones(2), weight).device.type == "meta"

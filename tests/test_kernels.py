@@ -16,6 +16,7 @@ from tests.test_unpad import Caller, inputs, loss_of, make
 
 CUDA = SimpleNamespace(type="cuda")
 LENGTHS = (1, 30, 17, 9, 24)
+CACHED = (kernels.torch_kernel, kernels.flash_kernel)
 
 
 def query(*, width: int = 64, dtype: torch.dtype = torch.bfloat16, device: Any = CUDA) -> Any:
@@ -26,8 +27,8 @@ def query(*, width: int = 64, dtype: torch.dtype = torch.bfloat16, device: Any =
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     yield
-    kernels.torch_kernel.cache_clear()
-    kernels.flash_kernel.cache_clear()
+    for kernel in CACHED:
+        kernel.cache_clear()
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_kernel_of_an_older_torch_is_left_alone(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("fault", [ImportError("undefined symbol"), OSError("libcudart.so.12")])
 def test_flash_attention_of_another_torch_is_left_alone(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
-        __path__: list[str] = []
+        __path__ = ()
 
         def __getattr__(self, name: str) -> Any:
             raise fault if name == "flash_attn_varlen_func" else AttributeError(name)

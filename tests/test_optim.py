@@ -1,5 +1,7 @@
 """Learning rate and parameter groups."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -52,3 +54,14 @@ def test_adamw_agrees_with_the_formula() -> None:
     optimizer.step()
     expected = before * (1 - 0.1 * 0.5) - 0.1 * torch.tensor([[1.0, -1.0, 1.0]])
     assert torch.allclose(layer.weight, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "fused"), [("cpu", True), ("cuda", True), ("mps", False), ("xpu", False)])
+def test_adamw_is_fused_where_torch_has_it(kind: str, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+    weight = SimpleNamespace(device=torch.device(kind), ndim=2)
+    monkeypatch.setattr(optim.embeddings, "trained", lambda model: {"weight": weight})
+    monkeypatch.setattr(optim.embeddings, "follow", lambda model, optimizer: None)
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **options: given.update(options))
+    optim.adamw(torch.nn.Linear(1, 1), TrainConfig())
+    assert given["fused"] is fused

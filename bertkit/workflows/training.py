@@ -391,7 +391,7 @@ class Training:
         run.record.pop("error", None)
         run.update(
             status="running",
-            device=asdict(place) | {"tf32": device.tf32()},
+            device=asdict(place) | {"tf32": device.tf32(place.name)},
             processor=device.processor(),
             new_weights=list(loaded.new_weights),
             layers=layers,

@@ -1,0 +1,146 @@
+"""What a launcher says of a process, and what processes tell each other."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from bertkit import processes
+from bertkit.errors import ConfigError, DataError, RunError
+from bertkit.processes import World, first_host, of_slurm, world
+from tests.several import together
+
+SLURM = {
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_STEP_NODELIST": "gpu[03-04],cpu1",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+    "SLURM_JOB_ID": "77",
+    "SLURM_STEP_ID": "0",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", *SLURM):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_world_without_a_launcher_is_one_process() -> None:
+    assert world() == World(rank=0, size=1)
+    assert processes.size() == 1
+    assert processes.is_main()
+
+
+def test_world_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert world() == World(rank=3, size=4, local_rank=1, local_size=2)
+
+
+@pytest.mark.parametrize(("rank", "size"), [("4", "4"), ("one", "4"), ("-1", "4")])
+def test_senseless_rank_is_refused(rank: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(ConfigError, match=rf"RANK={rank} and WORLD_SIZE={size}, which is no process of a launcher"):
+        world()
+
+
+def test_world_is_what_srun_says() -> None:
+    found = of_slurm(SLURM)
+    port = found.pop("MASTER_PORT")
+    assert 20_000 <= int(port) < 32_000
+    assert found == {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "4",
+        "MASTER_ADDR": "gpu03",
+    }
+    assert of_slurm(SLURM | {"MASTER_ADDR": "here", "MASTER_PORT": "5"})["MASTER_ADDR"] == "here"
+
+
+def test_batch_script_of_slurm_is_one_process() -> None:
+    assert of_slurm({name: value for name, value in SLURM.items() if "STEP" not in name}) == {}
+    assert of_slurm(SLURM | {"SLURM_STEP_NUM_TASKS": "1"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [("n1", "n1"), ("n1,n2", "n1"), ("gpu[03-05,9],cpu1", "gpu03"), ("a[1,3]-ib", "a1-ib"), ("node-7", "node-7")],
+)
+def test_first_host_of_slurms_list(nodes: str, host: str) -> None:
+    assert first_host(nodes) == host
+
+
+def test_work_of_one_process_is_refused_to_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes.refuse("a sweep", "Do.")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"bertkit was started in 2 processes, and a sweep runs in one\. Do\."):
+        processes.refuse("a sweep", "Do.")
+
+
+def exchanged() -> tuple[object, ...]:
+    import torch
+
+    processes.join("cpu")
+    rank = processes.rank()
+    tensors = {"a": torch.arange(3), "b": torch.tensor(0.5)} if rank == 0 else None
+    received = processes.share_tensors(tensors)
+    return (
+        processes.share({"from": rank}),
+        processes.sums(1.0, rank),
+        processes.any_of(rank == 2),
+        processes.on_main(lambda: rank),
+        processes.gather(lambda: rank * 10),
+        {name: value.tolist() for name, value in received.items()},
+    )
+
+
+def test_processes_tell_each_other() -> None:
+    same = ({"from": 0}, [3.0, 3.0], True, 0)
+    tensors = {"a": [0, 1, 2], "b": 0.5}
+    assert together(3, exchanged) == [(*same, [0, 10, 20], tensors), (*same, [], tensors), (*same, [], tensors)]
+    assert together(1, exchanged) == [({"from": 0}, [1.0, 0.0], False, 0, [0], tensors)]
+
+
+def failing(where: int) -> None:
+    processes.join("cpu")
+
+    def work() -> None:
+        if processes.rank() == where:
+            raise DataError("rows.jsonl:3: no.")
+
+    processes.gather(work)
+
+
+def test_fault_is_raised_by_all_and_names_its_rank() -> None:
+    errors = together(3, failing, 2)
+    assert [(type(error), str(error), error.rank) for error in errors] == [(DataError, "rows.jsonl:3: no.", 2)] * 3
+
+
+def claimed() -> bool:
+    processes.join("cpu")
+    return processes.claim()
+
+
+def test_fault_of_all_is_told_by_the_main_process() -> None:
+    assert together(3, claimed) == [True, False, False]
+
+
+def lonely() -> None:
+    processes.join("cpu")
+    if processes.rank() == 1:
+        os._exit(9)
+    processes.barrier()
+
+
+def test_process_that_is_gone_is_known_at_once() -> None:
+    one, other = together(2, lonely)
+    assert isinstance(other, ChildProcessError)
+    assert isinstance(one, processes.LostError)
+    with pytest.raises(RunError, match="another process of the 2 is gone, so none can go on"):
+        raise one
