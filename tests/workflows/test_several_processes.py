@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,40 @@ def test_fault_of_one_process_is_raised_by_all(encoder: Path, tmp_path: Path) ->
     assert [str(error) for error in errors] == ["a fault of its own."] * 2
     assert [error.rank for error in errors] == [1, 1]
     assert record(tmp_path / "run")["status"] == "failed"
+
+
+def first_gradients(data: Path, encoder: Path, out: Path) -> tuple[float, list[Any]]:
+    """Return the loss of the first step, and what the optimizer was given in it."""
+    import torch
+
+    real, given = torch.optim.AdamW.step, []
+
+    def step(self: Any, *arguments: Any, **options: Any) -> Any:
+        given.extend(p.grad.detach().clone().numpy() for group in self.param_groups for p in group["params"])
+        return real(self, *arguments, **options)
+
+    torch.optim.AdamW.step = step  # type: ignore[method-assign]
+    # All rows of the embeddings, so that both have the same tensors; unclipped gradients.
+    settings = {"train.max_steps": 1, "train.batch_size": 16, "train.fast": False, "train.max_grad_norm": 0}
+    train(data, encoder, out, settings | {"train.micro_batch_tokens": 100})
+    return steps_of(out)[0]["loss"], given
+
+
+@pytest.mark.slow
+def test_real_encoders_first_step_has_the_same_loss_and_gradients(tmp_path: Path) -> None:
+    import numpy as np
+
+    from bertkit import encoder as encoders
+
+    real = tmp_path / "minilm"
+    shutil.copytree(encoders.find("minilm").folder, real)
+    config = json.loads((real / "config.json").read_text())
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (real / "config.json").write_text(json.dumps(config | off))
+    data = data_of("sequence-classification", tmp_path)
+    one, gradients = together(1, first_gradients, data, real, tmp_path / "one")[0]
+    for number in (2, 3):
+        for loss, found in together(number, first_gradients, data, real, tmp_path / str(number)):
+            assert loss == pytest.approx(one, abs=1e-6)
+            assert len(found) == len(gradients) > 100
+            assert max(float(np.abs(a - b).max()) for a, b in zip(found, gradients, strict=True)) < 1e-5
