@@ -13,7 +13,7 @@ from typing import Any
 from bertkit import processes
 from bertkit.cli.launch import environment
 
-PATIENCE = 240.0
+PATIENCE = 900.0
 """Seconds after which processes hang."""
 
 

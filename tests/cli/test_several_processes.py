@@ -18,7 +18,7 @@ from bertkit.cli import launch
 from bertkit.errors import ConfigError
 from tests.conftest import reviews, write_jsonl
 
-PATIENCE = 300.0
+PATIENCE = 900.0
 """Seconds for what takes ten on an idle machine."""
 SMALL = ["--precision", "float32", "--threads", "1", "--device", "cpu", "--set", "train.max_length=64"]
 SMALL += ["--set", "train.batch_size=8", "--set", "eval.resamples=0"]
@@ -86,7 +86,7 @@ def data(tmp_path: Path) -> Path:
     [
         ((), ["--processes", "2"]),
         (("torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module", "bertkit"), []),
-        (("accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no",
+        (("accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no",
           "--dynamo_backend=no", "--module", "bertkit"), []),
     ],
     ids=["processes", "torchrun", "accelerate"],
@@ -102,6 +102,36 @@ def test_one_process_speaks(
     assert err.count("training on 54 examples, 3 steps") == 1
     assert "Traceback" not in err
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"]["number"] == 2
+
+
+FSDP2 = """
+distributed_type: FSDP
+num_machines: 1
+num_processes: 2
+mixed_precision: 'no'
+fsdp_config:
+  fsdp_version: 2
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_reshard_after_forward: true
+"""
+
+
+@pytest.mark.slow
+def test_accelerates_configuration_is_honoured(data: Path, tiny_encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "fsdp.yaml").write_text(FSDP2)
+    launcher = ("accelerate.commands.launch", "--config_file", "fsdp.yaml", "--module", "bertkit")
+    given = ["finetune", data, "--encoder", tiny_encoder, "--out", "run", *SMALL, "--set", "train.max_steps=3"]
+    given[given.index("float32")] = "auto"
+    process = started(given, *launcher, folder=tmp_path)
+    _, err = ended(process)
+    assert process.returncode == 0, err
+    found = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert found["processes"]["engine"] == "FSDP2"
+    assert found["processes"]["number"] == 2
+    assert (found["device"]["precision"], found["device"]["reason"]) == (
+        "float32",
+        "Accelerate's configuration says so",
+    )
 
 
 @pytest.mark.slow
