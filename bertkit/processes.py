@@ -151,6 +151,8 @@ def join(device: str = "auto") -> World:
                 f"{torch.cuda.device_count()} GPUs: one process a GPU, or --device cpu."
             )
         torch.cuda.set_device(found.local_rank)
+    # Accelerate's default leaves weights out in all processes but one, and an encoder is checked in each of them.
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
     _Joined.world, _Joined.told = found, False

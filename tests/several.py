@@ -45,6 +45,8 @@ def together(
         for child in children:
             child.kill()
             child.join()
+        # A failed test's traceback would keep it, and no process may be forked while its thread is there.
+        store = None
 
 
 def _received(pipe: Any) -> Any:
