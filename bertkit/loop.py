@@ -323,7 +323,7 @@ class _Engine:
                 self.exchanging = self.sharded or (last and processes.size() > 1)
                 # Accelerate's wrappers take the mean over the processes, and it is the sum that is wanted.
                 self.accelerator.backward(loss.sum * (processes.size() if counts else 0) / draw.num_examples)
-            losses += [(loss.sum.detach(), loss.weight.detach())] if counts else []
+            losses += [(loss.sum.detach(), loss.weight)] if counts else []
             self.feed.make(self.upcoming if last else passes[place])
         # Only now: on a GPU a number is waited for.
         total, weight = (sum(map(float, each)) for each in zip(*losses, strict=True)) if losses else (0.0, 0.0)
@@ -369,7 +369,7 @@ def _start(
 
 def _other_number(before: int, state: State) -> Note:
     message = (
-        f"the checkpoint of step {state.step} was written by {before} processes, and these are {processes.size()}: "
+        f"the checkpoint of step {state.step} was written with --processes {before}, and goes on with {processes.size()}: "
         "weights, optimizer and order of the data go on exactly, dropout draws anew from seed, step and rank"
     )
     return Note(message=message, step=state.step)

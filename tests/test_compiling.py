@@ -17,7 +17,7 @@ from tests.workflows.training import lines, record, train
 
 
 def test_fault_of_the_compiler_says_what_to_do() -> None:
-    match = r"torch cannot compile the model: no g\+\+ A C\+\+ compiler, .*--set train\.compile=false trains without\."
+    match = r"torch cannot compile the model: no g\+\+\. A C\+\+ .*--set train\.compile=false trains without\."
     with pytest.raises(ConfigError, match=match), compiling.explained():
         raise TorchDynamoException("no g++\nand a long trace")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bertkit import device, feeding, infer, loop, replicas
+from bertkit import device, feeding, infer, loop, replicas, unpad
 from bertkit.adapters.base import Feature
 from bertkit.feeding import Feed
 from tests.test_infer import adapter_of
@@ -88,6 +88,9 @@ def test_cuda_gets_pinned_memory_without_waiting() -> None:
 
     feeding.on_device({"x": Tensor()}, SimpleNamespace(type="cuda"))  # type: ignore[arg-type]
     assert calls == ["pinned", ("cuda", {"non_blocking": True})]
+    mask = Tensor()
+    moved = feeding.on_device({"attention_mask": mask}, SimpleNamespace(type="cuda"))  # type: ignore[arg-type]
+    assert getattr(moved["attention_mask"], unpad.KNOWN) is mask
     calls.clear()
     feeding.on_device({"x": Tensor()}, SimpleNamespace(type="mps"))  # type: ignore[arg-type]
     assert calls == [("mps", {})]

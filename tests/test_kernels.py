@@ -231,6 +231,17 @@ def test_longest_row_is_that_of_the_boundaries(packed: unpad.Packing) -> None:
     assert np.array_equal(packed.lengths, LENGTHS)
 
 
+def test_mask_that_is_known_is_not_asked_of_its_device() -> None:
+    """The meta device, which knows no numbers, stands in for a GPU."""
+    mask = inputs(LENGTHS)["attention_mask"]
+    elsewhere = mask.to("meta")
+    unpad.remember(elsewhere, mask)
+    held = unpad.packing(elsewhere)
+    assert held is not None
+    assert held.lengths.tolist() == list(LENGTHS)
+    assert held.boundaries.device.type == held.cells.device.type == "meta"
+
+
 def test_trial_takes_the_kernel_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that computes in 16 bits only would never be tried in float32."""
     wrong = stand_in("torch", monkeypatch)

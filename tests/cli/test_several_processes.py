@@ -156,7 +156,7 @@ def test_killed_process_ends_all_and_the_run_goes_on(data: Path, tiny_encoder: P
     process.send_signal(signal.SIGINT)
     _, err = ended(process)
     assert process.returncode == 130
-    assert "was written by 2 processes, and these are 1" in err
+    assert "was written with --processes 2, and goes on with 1: weights, optimizer" in err
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ def test_resumed_run_equals_uninterrupted_bit_for_bit(tiny_encoder: Path, tmp_pa
     assert together(2, interrupted, tiny_encoder, data, out, settings, 7) == ["interrupted"] * 2
     assert len(steps_of(out)) == 7
     notes = together(2, resumed, out)
-    assert not any("were written by" in note for note in notes[0])
+    assert not any("was written with" in note for note in notes[0])
     assert [without(row, *CLOCK) for row in steps_of(out)] == [without(row, *CLOCK) for row in steps_of(whole)]
 
 
@@ -140,7 +140,7 @@ def test_run_is_resumed_with_another_number_of_processes(
     out, data = tmp_path / "parts", tmp_path / "rows.jsonl"
     assert together(first, interrupted, encoder, data, out, settings, 9) == ["interrupted"] * first
     notes = together(second, resumed, out)[0]
-    said = f"the checkpoint of step 9 was written by {first} processes, and these are {second}"
+    said = f"was written with --processes {first}, and goes on with {second}: weights, optimizer and order of the data"
     assert any(said in note for note in notes)
     losses = [row["loss"] for row in steps_of(one)]
     assert [row["loss"] for row in steps_of(out)] == pytest.approx(losses, abs=1e-6)
