@@ -368,8 +368,9 @@ def _start(
 
 
 def _other_number(before: int, state: State) -> Note:
+    now = processes.size()
     message = (
-        f"the checkpoint of step {state.step} was written with --processes {before}, and goes on with {processes.size()}: "
+        f"the checkpoint of step {state.step} was written with --processes {before}, and goes on with {now}: "
         "weights, optimizer and order of the data go on exactly, dropout draws anew from seed, step and rank"
     )
     return Note(message=message, step=state.step)
