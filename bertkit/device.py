@@ -107,7 +107,11 @@ def accelerator(device: Device, handlers: Sequence[Any] = (), *, compiled: bool 
         dynamo_plugin=compiling.plugin() if compiled else None,
     )
     _shard(made)
-    assert PartialState().num_processes == processes.size()
+    if (found := PartialState().num_processes) != processes.size():
+        raise ConfigError(
+            f"Accelerate finds {found} processes, whose launcher sets no RANK and WORLD_SIZE. Start them with torchrun, "
+            "accelerate launch, srun or --processes."
+        )
     return made
 
 

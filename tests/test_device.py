@@ -149,7 +149,7 @@ def test_accelerators_of_different_precisions_follow_each_other() -> None:
 
 
 @pytest.mark.usefixtures("_fresh_accelerate")
-def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_a_launcher_that_is_not_known_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import accelerate
 
     real = accelerate.Accelerator
@@ -160,8 +160,37 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         return made
 
     monkeypatch.setattr(accelerate, "Accelerator", launched)
-    with pytest.raises(ConfigError, match=r"started in 2 processes, and this version runs in one\. Start it without"):
+    with pytest.raises(ConfigError, match=r"Accelerate finds 2 processes, whose launcher sets no RANK and WORLD_SIZE"):
         device.accelerator(device.Device(name="cpu", precision="float32", reason="", threads=1))
+
+
+CPU = device.Device(name="cpu", precision="float32", reason="", threads=1)
+
+
+def test_processes_that_have_not_joined_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(
+        ConfigError, match=r"started in 2 processes, and this runs in one\. Start it without a launcher"
+    ):
+        device.accelerator(CPU)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "asks for deepspeed; bertkit trains with DDP or FSDP2"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "asks for FSDP 1; bertkit shards with fsdp_version: 2"),
+        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "has gradient_accumulation_steps 4, and train.batch_size is"),
+    ],
+)
+def test_what_a_configuration_asks_for_in_vain_is_refused(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        device.accelerator(CPU)
 
 
 @pytest.mark.parametrize(

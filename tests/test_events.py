@@ -58,7 +58,7 @@ def test_event_is_json_with_its_name_first(event: Event) -> None:
 def test_step_has_all_its_fields() -> None:
     row = to_json(EVENTS[3])
     assert row["tokens_per_second"] == 400.0
-    assert len(row) == 10
+    assert len(row) == 11
 
 
 def test_checkpoint_is_logged_without_its_tensors() -> None:
