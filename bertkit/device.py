@@ -109,8 +109,8 @@ def accelerator(device: Device, handlers: Sequence[Any] = (), *, compiled: bool 
     _shard(made)
     if (found := PartialState().num_processes) != processes.size():
         raise ConfigError(
-            f"Accelerate finds {found} processes, whose launcher sets no RANK and WORLD_SIZE. Start them with torchrun, "
-            "accelerate launch, srun or --processes."
+            f"Accelerate finds {found} processes, whose launcher sets no RANK and WORLD_SIZE. Start them with "
+            "torchrun, accelerate launch, srun or --processes."
         )
     return made
 
