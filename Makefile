@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := $(VENV)/demo
 
-.PHONY: demo test quick lint types docs wheel bench bench-full clean setup help
+.PHONY: demo test quick lint types docs wheel bench bench-full bench-gpu test-gpu clean setup help
 
 help:
 	@echo "make demo   set up, fine-tune the embedded encoder on the embedded data, evaluate, predict"
@@ -59,6 +59,13 @@ bench: setup
 
 bench-full: setup
 	$(BIN)/python -m benchmarks --full
+
+# On a machine with a GPU; without one it says so. test-gpu: what a GPU has to prove.
+bench-gpu: setup
+	$(BIN)/python -m benchmarks.gpu
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
 
 clean:
 	rm -rf $(VENV) dist build docs/_build

@@ -32,8 +32,22 @@ def describe() -> dict[str, Any]:
         "bf16": [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)],
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        **({"gpu": gpu()} if torch.cuda.is_available() else {}),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("bertkit", "torch", "transformers", "scikit-learn")},
+    }
+
+
+def gpu() -> dict[str, Any]:
+    """Return name, memory, capability and CUDA of the first GPU."""
+    import torch
+
+    found = torch.cuda.get_device_properties(0)
+    return {
+        "name": found.name,
+        "memory_gib": round(found.total_memory / 2**30),
+        "capability": f"{found.major}.{found.minor}",
+        "cuda": torch.version.cuda,
     }
 
 

@@ -35,7 +35,8 @@ def explained() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
+        first = one_line((str(error).strip() or type(error).__name__).splitlines()[0])[:200].rstrip(".")
         raise ConfigError(
-            f"train.compile is true, and torch cannot compile the model: {one_line(str(error)):.200} A C++ compiler, "
-            "and on GPUs Triton, have to be there. --set train.compile=false trains without."
+            f"train.compile is true, and torch cannot compile the model: {first}. A C++ compiler, and on GPUs Triton, "
+            "have to be there. --set train.compile=false trains without."
         ) from error

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bertkit import unpad
+
 if TYPE_CHECKING:
     import torch
 
@@ -51,4 +53,7 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
     if device.type != "cuda":
         return {name: value.to(device) for name, value in batch.items()}
     # torch keeps pinned memory that a copy still reads, also where nothing else does.
-    return {name: value.pin_memory().to(device, non_blocking=True) for name, value in batch.items()}
+    moved = {name: value.pin_memory().to(device, non_blocking=True) for name, value in batch.items()}
+    if "attention_mask" in moved:
+        unpad.remember(moved["attention_mask"], batch["attention_mask"])
+    return moved

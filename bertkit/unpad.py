@@ -55,6 +55,8 @@ PROVEN = ("cpu",)
 """Kinds of devices on which this has run; on others models run padded until it has, or a user switches it on."""
 SWITCH = "BERTKIT_UNPADDED"
 """Environment variable that names further kinds of devices, with commas between: ``cuda``."""
+KNOWN = "bertkit_on_cpu"
+"""Attribute of a mask on a GPU: the same on the CPU."""
 WIDEST_WINDOW = 512
 """Local attention beyond this would make the trial of a model slow."""
 ROWS_AROUND_ATTENTION = {"mpnet", "deberta", "deberta-v2", "megatron-bert", "rembert", "roformer", "luke"}
@@ -202,9 +204,14 @@ def is_proven(kind: str) -> bool:
     return kind in PROVEN or kind in os.environ.get(SWITCH, "").split(",")
 
 
+def remember(mask: torch.Tensor, on_cpu: torch.Tensor) -> None:
+    """Let :func:`packing` know a mask without asking its device, which would wait for all that is queued there."""
+    setattr(mask, KNOWN, on_cpu)
+
+
 def packing(mask: torch.Tensor) -> Packing | None:
     """Return where the tokens of a ``(B, T)`` mask are, or None where a row has none or has gaps."""
-    held = (mask != 0).cpu().numpy()
+    held = (getattr(mask, KNOWN, mask) != 0).cpu().numpy()
     begins = (held[:, 1:] & ~held[:, :-1]).sum(1) + held[:, 0]
     return Packing(held, mask.device) if (begins == 1).all() else None
 

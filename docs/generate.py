@@ -478,10 +478,28 @@ def _prediction_results(found: dict[str, Any]) -> str:
     return f"`minilm`, one process each, {found['rounds']} rounds.\n\n{table(head, rows)}"
 
 
+def _gpu_results(found: dict[str, Any]) -> str:
+    head, *rows = found["table"]
+    peaks = ", ".join(f"{value:,.1f} TFLOP/s in {name}" for name, value in found["matmul_peak_tflops"].items())
+    ratios = [
+        (key, name, f"{value:.2f}") for key, one in found["measured"].items() for name, value in one["ratios"].items()
+    ]
+    rounds = "1 round" if found["rounds"] == 1 else f"{found['rounds']} rounds"
+    gpu = found["machine"]["gpu"]
+    return "\n\n".join(
+        [
+            f"{gpu['name']}, {gpu['memory_gib']} GiB, CUDA {gpu['cuda']}; {rounds}. Its matrix products: {peaks}.",
+            table(head, rows),
+            table(("encoder, texts", "rows a second, ratio", ""), ratios),
+        ]
+    )
+
+
 RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo_reviews": _demo_results,
     "precision_rte": _precision_results,
     "precision_sst2": _precision_results,
+    "gpu": _gpu_results,
     "memory": _memory_of_training,
     "prediction": _prediction_results,
     "near_duplicates": _near_duplicates,

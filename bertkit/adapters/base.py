@@ -366,6 +366,9 @@ class Adapter:
     def collate(self, features: Sequence[Feature], rng: np.random.Generator | None = None) -> Batch:
         """Pad features to the longest of them.
 
+        On a GPU the first batch of a step is made before the step in front of it ends; so one that draws random numbers
+        of its own may get other ones where a run is resumed.
+
         Args:
             features: B of them.
             rng: for types whose inputs are drawn anew each time (masking).

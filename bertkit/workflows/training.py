@@ -478,7 +478,8 @@ class Training:
         if not unpad.is_proven(kind):
             reason = f"layers without padding have not been tried on {kind} yet; {unpad.SWITCH}={kind} switches them on"
             return {"form": "padded", "reason": reason}
-        installed = unpad.install(loaded.model)
+        # Where it will run: another device has other kernels, and the trial is of those.
+        installed = unpad.install(loaded.model.to(accelerator.device))
         dropout.install(loaded.model)
         if not installed.fast:
             self.tell(Note(message=f"{loaded.source.name} runs padded: {installed.reason}"))
