@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := $(VENV)/demo
 
-.PHONY: demo test quick lint types docs wheel bench bench-full clean setup help
+.PHONY: demo test quick lint types docs wheel bench bench-full torture clean setup help
 
 help:
 	@echo "make demo   set up, fine-tune the embedded encoder on the embedded data, evaluate, predict"
 	@echo "make test   set up, then all checks: lint, types, tests (slow ones too), docs, the installed wheel"
 	@echo "make quick  the tests that take under three minutes"
 	@echo "make docs   build the documentation into docs/_build"
+	@echo "make torture  kill trainings over and over and fuzz the readers, under 45 minutes; figures for the docs"
 	@echo "make bench  measure speed and memory beside transformers.Trainer, under 20 minutes; make bench-full: hours"
 
 setup: $(STAMP)
@@ -59,6 +60,10 @@ bench: setup
 
 bench-full: setup
 	$(BIN)/python -m benchmarks --full
+
+# What takes too long for the tests. Its figures go where the documentation finds them.
+torture: setup
+	$(BIN)/python -m tests.torture --write
 
 clean:
 	rm -rf $(VENV) dist build docs/_build

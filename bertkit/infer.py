@@ -96,8 +96,6 @@ def forward(
     Raises:
         OutOfMemoryError: if the device has no memory for a single feature.
     """
-    import torch
-
     model.eval()
     room = batch_tokens if isinstance(batch_tokens, Room) else Room(batch_tokens)
     lengths = [len(feature) for feature in features]
@@ -107,7 +105,9 @@ def forward(
         rows = waiting.pop()
         try:
             values = _reduced(adapter, model, [features[row] for row in rows], accelerator)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not memory.is_short(error):
+                raise
             room.halve([lengths[row] for row in rows], accelerator.device, error)
             values = None
         if values is None:

@@ -241,15 +241,15 @@ class _Engine:
         Raises:
             OutOfMemoryError: if there is no memory for a single row.
         """
-        import torch
-
         if state.micro_batch_tokens:
             draw = self.batches.split(draw, state.micro_batch_tokens)
         random_state = generators()
         while True:
             try:
                 return self._backward(draw)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not memory.is_short(error):
+                    raise
                 draw = self._halved(draw, state, error)
             # Not in the handler, whose error still holds the tensors of the try.
             self.optimizer.zero_grad(set_to_none=True)

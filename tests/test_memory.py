@@ -77,12 +77,12 @@ def test_this_process_holds_some_memory() -> None:
 
 
 def test_need_counts_gradients_moments_and_the_checkpoint() -> None:
-    found = memory.need(parameters=100, trained=60, kept=1000, cast=60)
+    found = footprint.counted(parameters=100, trained=60, kept=1000, cast=60)
     assert found.training == 4 * 60 + 8 * 60 + 1000 + 2 * 60
     assert found.finishing == 8 * 60 + (4 * 100 + 8 * 60)
     assert found.size == found.training
-    assert memory.need(parameters=100, trained=60, kept=0).size == found.finishing
-    assert found.disk == 2 * (4 * 100 + 8 * 60) + 4 * 100
+    assert footprint.counted(parameters=100, trained=60, kept=0).size == found.finishing
+    assert found.disk == 4 * (4 * 100 + 8 * 60)
 
 
 def test_kept_for_backward_counts_each_storage_once_and_no_weight() -> None:
@@ -93,7 +93,7 @@ def test_kept_for_backward_counts_each_storage_once_and_no_weight() -> None:
         hidden = layer(x)  # keeps x (512 bytes), and the weight, which is there anyway
         return (hidden.exp() * x.exp()[:, :4]).sum()  # keeps each exp once: 256 and 512 bytes
 
-    found = memory.kept_for_backward(forward, besides=iter(layer.parameters()))
+    found = footprint.kept_for_backward(forward, besides=iter(layer.parameters()))
     assert found == 512 + 256 + 512
 
 

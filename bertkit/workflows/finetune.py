@@ -11,7 +11,7 @@ from bertkit import config
 from bertkit.config import DeviceConfig
 from bertkit.data import sources
 from bertkit.data.sources import Data
-from bertkit.errors import ConfigError, RunError
+from bertkit.errors import ConfigError, ModelError, RunError, looked_for
 from bertkit.events import Listener, Note, ignore
 from bertkit.run import Run
 from bertkit.run import find as find_run
@@ -198,7 +198,7 @@ def start_of(name: str | Path, runs: Path, encoder: str, task: Task) -> Run | No
 
 def folder_or_name(given: str) -> str:
     """Return an encoder's folder as an absolute path, and any other name as it is."""
-    folder = Path(given).expanduser()
+    folder = looked_for(given, ModelError, "The encoder")
     return str(folder.resolve()) if given and folder.is_dir() else given
 
 
@@ -209,6 +209,7 @@ def asked(where: DeviceConfig) -> dict[str, Any]:
 
 
 def _existing(out: Path) -> Run | None:
+    looked_for(out, RunError, "--out")
     return Run.open(out) if (out / "run.json").is_file() else None
 
 

@@ -19,7 +19,7 @@ from bertkit.workflows.rehearsal import Rehearsal
 from bertkit.workflows.training import Request, Training, as_json, plainly
 
 INPUTS = (
-    *("request", "config", "encoder_revision", "dataset_revision", "data_hash", "label_map"),
+    *("request", "config", "encoder_revision", "encoder_hash", "dataset_revision", "data_hash", "label_map"),
     *("held_out_rows", "tuning_rows", "calibration_rows"),
 )
 """Facts of ``run.json`` that must be what they were: with others it is another training."""

@@ -102,7 +102,7 @@ def test_count_of_memory_changes_no_result(
     tiny_encoder: Path, reviews_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = train(reviews_file, encoder=tiny_encoder, out=tmp_path / "a", settings=TINY)
-    monkeypatch.setattr("bertkit.workflows.footprint.of", lambda *_: memory.need(parameters=0, trained=0, kept=0))
+    monkeypatch.setattr("bertkit.workflows.footprint.of", lambda *_: footprint.counted(parameters=0, trained=0, kept=0))
     plain = train(reviews_file, encoder=tiny_encoder, out=tmp_path / "b", settings=TINY)
     one, other = (
         [row["loss"] for row in lines(found.run / "events.jsonl") if row["event"] == "step"]
@@ -113,8 +113,8 @@ def test_count_of_memory_changes_no_result(
 
 def test_smaller_parts_are_advised_only_where_they_help() -> None:
     free = memory.Free(size=10**9, reason="on this machine")
-    parts = memory.need(parameters=10**8, trained=10**8, kept=10**10)
-    whole = memory.need(parameters=10**8, trained=10**8, kept=0)
+    parts = footprint.counted(parameters=10**8, trained=10**8, kept=10**10)
+    whole = footprint.counted(parameters=10**8, trained=10**8, kept=0)
     assert "takes about 11.2 GB of memory beyond what is held already, and 1.0 GB are free on this machine" in shortage(
         parts, free
     )
