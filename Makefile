@@ -63,6 +63,7 @@ bench-full: setup
 
 # What takes too long for the tests. Its figures go where the documentation finds them.
 torture: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fuzz]'
 	$(BIN)/python -m tests.torture --write
 
 clean:

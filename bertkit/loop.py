@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class DivergedError(RunError):
     """The loss, the gradient or a weight is no number any more; another recipe may do."""
 
-    features: tuple[int, ...] = ()
-    """Features of the step, where its own loss or gradient is what is wrong."""
+    rows: tuple[str, ...] = ()
+    """All rows of the step, where its own loss or gradient is what is wrong."""
 
 
 class Interrupted(Exception):  # noqa: N818 - no fault: somebody wants to go on later
@@ -300,12 +300,13 @@ class _Engine:
             return
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
         features = sorted(feature for part in draw.micro_batches for feature in part)
-        rows = joined(dict.fromkeys(self.places(features))).replace("; ", ", ")
+        rows = tuple(dict.fromkeys(self.places(features)))
+        named = joined(rows).replace("; ", ", ")
         error = DivergedError(
-            f"Step {state.step + 1}: the {what} at learning rate {learning_rate:.3g}, on the rows {rows}. "
+            f"Step {state.step + 1}: the {what} at learning rate {learning_rate:.3g}, on the rows {named}. "
             f"Nothing was saved from this step{_spared(state)}. {WAY_OUT}"
         )
-        error.features = tuple(features)
+        error.rows = rows
         raise error
 
 

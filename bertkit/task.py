@@ -32,7 +32,7 @@ class DataSource:
     splits: dict[str, str] = field(default_factory=dict)
     """bertkit's name of a split -> the source's name."""
     files: dict[str, str] = field(default_factory=dict)
-    """bertkit's name of a split -> a data file, relative to the task file."""
+    """bertkit's name of a split -> a data file, relative to the task file and in its folder or below."""
     local: dict[str, str] = field(default_factory=dict)
     """bertkit's name of a split -> a file below ``--data DIR`` as its authors distribute it, for data on the Hub."""
     format: str = ""

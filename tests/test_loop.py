@@ -367,8 +367,8 @@ def test_step_that_diverges_names_its_rows_and_changes_no_weight(tiny_encoder: P
     with pytest.raises(loop.DivergedError) as caught:
         next(events)
     assert [type(event) for event in seen[1:]] == [Step, Step]
-    assert caught.value.features == tuple(rows)
-    named = ", ".join(f"reviews.jsonl:{row + 1}" for row in rows)
+    assert caught.value.rows == tuple(f"reviews.jsonl:{row + 1}" for row in rows)
+    named = ", ".join(caught.value.rows)
     assert f"Step 3: the loss is inf at learning rate 0.000889, on the rows {named}. Nothing was saved" in str(
         caught.value
     )

@@ -48,6 +48,7 @@ def main() -> None:
     """Run the command line; a bertkit error is one line on stderr and exit code 1."""
     from bertkit.cli import console
 
+    console.stand_in()
     console.quiet_libraries()
     try:
         app()

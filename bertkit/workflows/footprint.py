@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-COUNTED_ROWS = 4
-"""Rows of a micro-batch that are counted, the longest among them."""
+COUNTED_ROWS = 8
+"""Rows of a micro-batch that are counted."""
+
+LIBRARIES = 150_000_000
+"""Bytes on a CPU, measured: scikit-learn and evaluate, which come with the first evaluation, take 100 MB, and the
+products that oneDNN compiles, one a shape, take 30 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +35,15 @@ class Need:
     """Gradients, moments and what one micro-batch keeps for the backward pass."""
     finishing: int
     """The moments, and a whole checkpoint beside them when the best one is read back."""
+    libraries: int
+    """What is imported to score, and what oneDNN compiles."""
     disk: int
     """Of the three checkpoints that are kept, and of a fourth while it is written."""
 
     @property
     def size(self) -> int:
         """Return the most that is needed at one time."""
-        return max(self.training, self.finishing)
+        return max(self.training, self.finishing) + self.libraries
 
 
 def of(
@@ -63,21 +69,24 @@ def of(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         trained=sum(parameter.numel() for parameter in embeddings.trained(model).values()),
         kept=kept,
+        libraries=LIBRARIES if accelerator.device.type == "cpu" else 0,
     )
 
 
-def counted(*, parameters: int, trained: int, kept: int) -> Need:
+def counted(*, parameters: int, trained: int, kept: int, libraries: int = 0) -> Need:
     """Return what training in float32 weights takes beyond the weights themselves.
 
     Args:
         parameters: elements of the model, as a checkpoint holds it.
         trained: elements that have a gradient and the two moments of AdamW.
         kept: bytes that the largest micro-batch keeps for the backward pass.
+        libraries: bytes that come with code.
     """
     moments, checkpoint = 8 * trained, 4 * parameters + 8 * trained
     return Need(
         training=4 * trained + moments + kept,
         finishing=moments + checkpoint,
+        libraries=libraries,
         disk=4 * checkpoint,
     )
 
@@ -88,7 +97,7 @@ def _kept(adapter: Adapter, model: PreTrainedModel, rows: Sequence[Feature], acc
     They go through once and twice: what comes with the second time comes with each further one, and the rest, such as
     weights in 16 bits, only once.
     """
-    few = rows[:: -(-len(rows) // COUNTED_ROWS)]
+    few = _few(rows)
 
     def kept(some: Sequence[Feature]) -> int:
         def loss() -> torch.Tensor:
@@ -100,6 +109,19 @@ def _kept(adapter: Adapter, model: PreTrainedModel, rows: Sequence[Feature], acc
 
     once, twice = kept(few), kept([*few, *few])
     return once + round((twice - once) * (len(rows) / len(few) - 1))
+
+
+def _few(rows: Sequence[Feature]) -> Sequence[Feature]:
+    """Return rows that are as long, and as padded, as the whole micro-batch: the longest, and some that make up the mean.
+
+    So the count is right for layers that see padding and for those that do not.
+    """
+    if len(rows) <= COUNTED_ROWS:
+        return rows
+    longest, *others = sorted(rows, key=len, reverse=True)
+    mean = sum(map(len, rows)) / len(rows)
+    wanted = (COUNTED_ROWS * mean - len(longest)) / (COUNTED_ROWS - 1)
+    return [longest, *sorted(others, key=lambda row: abs(len(row) - wanted))[: COUNTED_ROWS - 1]]
 
 
 def kept_for_backward(forward: Callable[[], torch.Tensor], *, besides: Iterator[torch.Tensor]) -> int:

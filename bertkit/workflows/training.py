@@ -189,11 +189,12 @@ class Training:
         prepared, source = self._prepare()
         record = self._record(prepared, source)
         short = f"{prepared.task.name.replace('/', '-')}-{source.short_name}"
-        folder = new_folder(runs, name=short, out=out)
+        # Another process, started at the same time with the same --out, may have made it meanwhile.
+        made = out if out and (out / "run.json").is_file() else None
+        folder = made or new_folder(runs, name=short, out=out)
         try:
             with locks.run_folder(folder):
                 if (folder / "run.json").exists():
-                    # Another process, started at the same time, was here in between.
                     return self._go_on(folder)
                 return self._guarded(Run.begin(folder, record), prepared, source, None, new=True)
         finally:
@@ -226,7 +227,8 @@ class Training:
             elif isinstance(error, Exception):
                 # On a full disk this fails as well; the fault to tell of is the first one.
                 with suppress(RunError):
-                    run.update(status="failed", error=one_line(str(error)))
+                    rows = {"error_rows": list(error.rows)} if isinstance(error, loop.DivergedError) else {}
+                    run.update(status="failed", error=one_line(str(error)), **rows)
             raise
 
     def _prepare(self) -> tuple[Prepared, Source]:
@@ -357,7 +359,8 @@ class Training:
         accelerator = device.accelerator(place)
         loaded, features, layers = self.load(prepared, source, accelerator)
         done = start["progress"]["step"] if start is not None else 0
-        run.record.pop("error", None)
+        for key in ("error", "error_rows"):
+            run.record.pop(key, None)
         run.update(
             status="running",
             **self._surroundings(run, place, done),

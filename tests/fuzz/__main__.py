@@ -32,12 +32,12 @@ def main() -> int:
     parser.add_argument("readers", nargs="*", metavar="READER", help=f"of {', '.join(ALL)} (default: all)")
     given = parser.parse_args()
     readers = given.readers or ALL
-    unknown = sorted({*readers} - {*ALL})
+    unknown = sorted({*readers} - {*ALL, "planted"})
     if unknown:
         parser.error(f"there is no reader {unknown[0]!r}; there are {', '.join(ALL)}")
     jobs = max(1, min(given.jobs, len(readers)))
     seconds = max(1, round(given.minutes * 60 * jobs / len(readers)))
-    print(f"{len(readers)} readers, {seconds} s each, {jobs} at once", flush=True)
+    tell(f"{len(readers)} readers, {seconds} s each, {jobs} at once")
     with ThreadPoolExecutor(jobs) as pool:
         codes = list(pool.map(lambda reader: fuzz(reader, seconds, given.findings), readers))
     return max(codes)
@@ -58,10 +58,16 @@ def fuzz(reader: str, seconds: int, findings: Path) -> int:
         except subprocess.TimeoutExpired as error:
             code, said = 1, f"it did not end by itself: {(error.stderr or b'').decode('utf-8', 'replace')}"
         kept = [_keep(reader, file, findings) for file in sorted(found.iterdir())]
-    print(f"{reader}: {_inputs(said)} inputs, {len(kept)} findings", flush=True)
+    tell(f"{reader}: {_inputs(said)} inputs, {len(kept)} findings")
     if code or kept:
-        print("\n".join([said[-4000:], *map(str, kept)]), flush=True)
+        tell("\n".join([said[-4000:], *map(str, kept)]))
     return 1 if kept else 2 if code else 0
+
+
+def tell(text: str) -> None:
+    """Write a line; torture reads those of the readers."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def _write_corpus(reader: str, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""One reader under Atheris, in a process that libFuzzer owns: ``python -m tests.fuzz.one READER [libFuzzer's options]``."""
+"""``python -m tests.fuzz.one READER [OPTION...]``: one reader under Atheris, in a process that libFuzzer owns."""
 
 from __future__ import annotations
 

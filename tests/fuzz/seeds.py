@@ -76,6 +76,8 @@ def of(reader: str) -> list[bytes]:
     """Return the whole files of a reader, and where they are text, one that is not UTF-8."""
     if reader == "task":
         return [TASK]
+    if reader == "planted":
+        return [b"x"]
     if reader == "parquet":
         return [parquet()]
     if reader == "gzip":

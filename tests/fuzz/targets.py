@@ -161,5 +161,12 @@ READERS: dict[str, Callable[[bytes], None]] = {
     "gzip": lambda data: packed("jsonl", data),
 }
 """Reader -> what is called with bytes."""
-ALL: dict[str, Callable[[bytes], None]] = {**READERS, "task": task_file}
+
+
+def planted(data: bytes) -> None:
+    """Break where the bytes begin so: by this a test sees that fuzzing finds something, and says so."""
+    assert not data.startswith(b"a,")
+
+
+ALL: dict[str, Callable[[bytes], None]] = {**READERS, "task": task_file, "planted": planted}
 """What is fuzzed by coverage: the readers, and task files."""

@@ -86,8 +86,10 @@ def test_same_out_with_another_task_is_refused(tiny_encoder: Path, tmp_path: Pat
         train(other, encoder=tiny_encoder, out=run, settings=EPOCHS)
 
 
-@pytest.mark.parametrize("again", ["--resume", "--out"])
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [("model.safetensors", "--resume"), ("tokenizer.json", "--out"), ("config.json", "--resume")],
+)
 def test_encoder_whose_files_changed_is_refused(
     name: str, again: str, tiny_encoder: Path, reviews_file: Path, tmp_path: Path, run: Path
 ) -> None:
@@ -212,20 +214,23 @@ def test_run_that_diverges_names_rows_and_keeps_its_best(
 ) -> None:
     whole = train(reviews_file, encoder=tiny_encoder, out=tmp_path / "whole", settings=EPOCHS).run
     match = (
-        r"Step 8: the loss is nan at learning rate [\d.e-]+, on the rows (reviews\.jsonl:\d+, ){8}and \d+ more\. "
+        r"Step [678]: the loss is nan at learning rate [\d.e-]+, on the rows (reviews\.jsonl:\d+, ){8}and \d+ more\. "
         r"Nothing was saved from this step, and the best checkpoint, of step 5, is untouched\. Try a lower train\."
     )
     with broken_loss(9), pytest.raises(loop.DivergedError, match=match):
         train(reviews_file, encoder=tiny_encoder, out=run, settings=EPOCHS)
     found = record(run)
     assert found["status"] == "failed"
-    assert "Step 8: the loss is nan" in found["error"]
+    step = int(found["error"].split()[1].removesuffix(":"))
+    assert len(found["error_rows"]) == 16
+    assert all(row.startswith("reviews.jsonl:") for row in found["error_rows"])
     assert not (run / "model").exists()
     opened = Run.open(run)
     assert opened.checkpoints() == [5]
     assert not loop.not_finite(_with(opened.load_checkpoint(5)["model"]))
-    assert max(event["step"] for event in events(run) if event["event"] == "step") == 7
+    assert max(event["step"] for event in events(run) if event["event"] == "step") == step - 1
     assert train(resume=run, **GOES_ON).status == "finished"
+    assert not {"error", "error_rows"} & record(run).keys()
     assert events(run) == events(whole)
     assert same_weights(run, whole)
 
@@ -308,6 +313,30 @@ def test_new_folder_that_another_process_has_just_made_is_in_use(
     assert train(reviews_file, encoder=tiny_encoder, out=run).status == "finished"
 
 
+@pytest.mark.parametrize("finished", [False, True], ids=["trains", "finished"])
+def test_run_that_another_process_made_meanwhile_is_not_taken_for_something_else(
+    finished: bool, tiny_encoder: Path, reviews_file: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one makes its run while this one still reads the data."""
+    real = training.prepare
+
+    def prepare(*arguments: Any, **options: Any) -> Any:
+        found = real(*arguments, **options)
+        monkeypatch.setattr(training, "prepare", real)
+        if finished:
+            train(reviews_file, encoder=tiny_encoder, out=run)
+        else:
+            interrupted(reviews_file, tiny_encoder, run, settings={})
+        return found
+
+    monkeypatch.setattr(training, "prepare", prepare)
+    if finished:
+        with pytest.raises(RunError, match=r"run was finished by another process in this moment\. Give the command ag"):
+            train(reviews_file, encoder=tiny_encoder, out=run)
+    else:
+        assert train(reviews_file, encoder=tiny_encoder, out=run).status == "finished"
+
+
 def test_lock_is_given_back_after_a_fault(run: Path) -> None:
     run.mkdir()
     with pytest.raises(ZeroDivisionError), locks.run_folder(run):
@@ -351,7 +380,7 @@ def test_of_processes_that_start_together_one_trains(tiny_encoder: Path, reviews
     ended = [(process.communicate(timeout=600)[1], process.returncode) for process in processes]
     assert sorted(code for _, code in ended)[0] == 0
     for said, code in ended:
-        assert code == 0 or "is in use: another process trains in it" in said
+        assert code == 0 or "is in use: another process trains in it" in said or "finished by another process" in said
     assert record(run)["status"] == "finished"
     assert [event["step"] for event in events(run) if event["event"] == "step"] == list(range(1, 61))
 

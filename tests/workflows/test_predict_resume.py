@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -159,20 +160,34 @@ def test_standard_input_can_be_given_again(finished_run: Path, tmp_path: Path, m
     assert [row["id"] for row in lines(out)] == list(range(7))
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_tables_go_on_too(suffix: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def table(path: Path, number: int) -> Path:
+    """Write rows in the format that the name says."""
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    source, out = tmp_path / f"new.{suffix}", tmp_path / "out.jsonl"
-    table = pa.Table.from_pylist(rows(9))
-    if suffix == "csv":
-        csv.write_csv(table, source)
+    made = pa.Table.from_pylist(rows(number))
+    if path.suffix == ".parquet":
+        parquet.write_table(made, path)
     else:
-        parquet.write_table(table, source)
+        tab = csv.WriteOptions(delimiter="\t", quoting_style="none")
+        csv.write_csv(made, path, tab if ".tsv" in path.name else None)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "csv.gz"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+def test_tables_go_on_too(
+    suffix: str, name: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = table(tmp_path / f"new.{suffix}", 9), tmp_path / name
     cut(monkeypatch, 2, source, out, finished_run)
     predict(source, out, finished_run)
-    assert out.read_bytes() == expected(source, finished_run, tmp_path)
+    text = out.read_bytes()
+    assert (gzip.decompress(text) if name.endswith("gz") else text) == expected(source, finished_run, tmp_path)
+    predict(source, out, finished_run)
+    assert out.read_bytes() == text
 
 
 def test_columns_of_a_tagger_go_on(tagging_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,8 +381,15 @@ def test_kills_at_random_moments_lose_and_double_nothing(finished_run: Path, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["new.csv", "new.tsv", "new.parquet", "new.csv.gz"])
+def test_kills_of_a_gzipped_output_lose_and_double_nothing(name: str, finished_run: Path, tmp_path: Path) -> None:
+    source = table(tmp_path / name, 1000)
+    assert killing(finished_run, source, tmp_path / "o.jsonl.gz", "moments", 10, "predict.chunk=16") >= 10
+
+
+@pytest.mark.slow
 def test_killed_command_goes_on(finished_run: Path, tmp_path: Path) -> None:
-    source, out = write_jsonl(tmp_path / "new.jsonl", rows(20_000)), tmp_path / "out.jsonl"
+    source, out = write_jsonl(tmp_path / "new.jsonl", rows(8000)), tmp_path / "out.jsonl"
     flags = ["--run", finished_run, "--out", out, "--precision", "float32", "--threads", 1, "--set", "predict.chunk=32"]
     command = [sys.executable, "-m", "bertkit", "predict", *map(str, [source, *flags])]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
@@ -381,7 +403,7 @@ def test_killed_command_goes_on(finished_run: Path, tmp_path: Path) -> None:
     again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert "going on behind row" in again.stderr
-    assert [row["id"] for row in lines(out)] == list(range(20_000))
+    assert [row["id"] for row in lines(out)] == list(range(8000))
 
 
 def test_unknown_way_with_errors_is_refused(finished_run: Path, tmp_path: Path) -> None:
