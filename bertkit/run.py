@@ -108,7 +108,7 @@ class Run:
         if wrong:
             top = [name for name in wrong if name.rpartition(".")[0] not in wrong]
             raise RunError(
-                f"{file} is damaged: it lacks {', '.join(top)}, or holds something else there. "
+                f"{file} is damaged: it lacks {', '.join(sorted(top))}, or holds something else there. "
                 "Train again, or restore it from a copy."
             )
         return cls(folder, record)

@@ -7,7 +7,20 @@ import bertkit
 
 PACKAGE = Path(bertkit.__file__).parent
 ORDER = (
-    *("errors", "events", "config", "task", "catalog", "data", "dropout", "embeddings", "unpad", "metrics", "device", "memory"),
+    *(
+        "errors",
+        "events",
+        "config",
+        "task",
+        "catalog",
+        "data",
+        "dropout",
+        "embeddings",
+        "unpad",
+        "metrics",
+        "device",
+        "memory",
+    ),
     *(
         "encoder",
         "adapters",

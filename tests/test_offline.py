@@ -52,7 +52,7 @@ def run(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {key: value for key, value in env.items() if key not in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")}
     env["PYTHONPATH"] = os.pathsep.join([str(here / "first"), str(ROOT)])
     command = [sys.executable, "-m", "bertkit", *arguments]
-    return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=900, check=False)
 
 
 def asked(here: Path) -> str:

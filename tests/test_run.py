@@ -128,7 +128,7 @@ def test_open_of_a_run_that_lacks_facts_names_them(made: Run) -> None:
     Run.open(made.folder)
     left = {key: value for key, value in made.record.items() if key not in ("request", "seed")}
     (made.folder / "run.json").write_text(json.dumps(left))
-    with pytest.raises(RunError, match=r"run\.json is damaged: it lacks seed, request, or holds .* Train again"):
+    with pytest.raises(RunError, match=r"run\.json is damaged: it lacks request, seed, or holds .* Train again"):
         Run.open(made.folder)
     (made.folder / "run.json").write_text(json.dumps(made.record | {"config": {"train": []}, "held_out_rows": None}))
     with pytest.raises(RunError, match=r"it lacks config\.train, held_out_rows, or holds something else there\."):

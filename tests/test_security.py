@@ -315,7 +315,7 @@ def run_command(folder: Path, *arguments: str, env: dict[str, str] | None = None
         cwd=folder,
         env=environment | {"PYTHONPATH": str(ROOT)} | (env or {}),
         capture_output=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 

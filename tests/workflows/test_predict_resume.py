@@ -165,12 +165,14 @@ def table(path: Path, number: int) -> Path:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
+    if path.suffix == ".tsv":
+        path.write_text("id\ttext\n" + "".join(f"{row['id']}\t{row['text']}\n" for row in rows(number)))
+        return path
     made = pa.Table.from_pylist(rows(number))
     if path.suffix == ".parquet":
         parquet.write_table(made, path)
     else:
-        tab = csv.WriteOptions(delimiter="\t", quoting_style="none")
-        csv.write_csv(made, path, tab if ".tsv" in path.name else None)
+        csv.write_csv(made, path)
     if path.suffix == ".gz":
         path.write_bytes(gzip.compress(path.read_bytes()))
     return path
