@@ -224,8 +224,7 @@ def _glue_results() -> str:
             continue
         rows = [
             (
-                # Results of before there were suites have names without the group.
-                f"`{task}`" if "/" in task else f"`glue/{task}`",
+                f"`{task}`",
                 metric,
                 f"{score['mean']:.4f}",
                 f"{score['spread']:.4f}" if len(one["runs"]) > 1 else "",

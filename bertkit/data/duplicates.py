@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from bertkit.data import similar
 
 MOST_TEXTS = 500_000
-"""Different texts of a role among which near-duplicates are looked for: bounds time (minutes) and memory (1 GB)."""
+"""Different texts of a role among which near-duplicates are looked for: bounds time (minutes) and memory (1 GB).
+:func:`unsearched` says whether there are more."""
 SHOWN = 50
 """Pairs of two splits that are kept to be shown: of exact ones the first, of near ones the likest."""
 NEAR_NUMBERS = 0.1
@@ -167,6 +168,16 @@ def _likes(
         for other in with_text[role][text]:
             if other != key and all(text in near[place] for place, text in enumerate(other)):
                 yield other, min(near[place][text] for place, text in enumerate(other))
+
+
+def unsearched(splits: Mapping[str, Sequence[Row]]) -> int:
+    """Return how many different texts are beyond MOST_TEXTS, of the role that has most: they were not compared."""
+    roles: dict[int, set[str]] = defaultdict(set)
+    for rows in splits.values():
+        for row in rows:
+            for role, text in enumerate(row.texts):
+                roles[role].add(similar.normal(text))
+    return max(0, *(len(texts - {""}) - MOST_TEXTS for texts in roles.values()), 0)
 
 
 def _alike_texts(texts: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -111,6 +111,9 @@ def content(dataset: Dataset, adapter: Adapter, splits: Sequence[SplitReport], e
     }
     found.duplicates = [_shortened(overlap) for overlap in duplicates.overlaps(rows)]
     found.conflicts = [replace(each, text=_short(each.text)) for each in duplicates.conflicts(rows)]
+    if left := duplicates.unsearched(rows):
+        told = f"near-duplicates were looked for among the first {duplicates.MOST_TEXTS:,} different texts"
+        found.warnings.append(f"{told}: {left:,} more were compared word for word only")
     for overlap in found.duplicates:
         _judge(overlap, found)
     if found.conflicts:

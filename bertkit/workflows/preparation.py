@@ -126,7 +126,8 @@ def prepare(
     kind = adapters.find(task.type)
     listen(Phase(name="reading data"))
     dataset = sources.load(task, data=data, offline=offline)
-    dataset = _as_train(dataset)
+    if sources.is_single_file(data) or not set(dataset.splits) & {"validation", "test"}:
+        dataset = _as_train(dataset)
     if "train" not in dataset.splits:
         raise DataError(f"The task '{task.name}' has no train split, so it can only be evaluated and predicted.")
     check.require(dataset.splits["train"], lambda example: [])
@@ -241,7 +242,7 @@ def refuse_taken(dataset: Dataset, column: str) -> None:
 
 
 def _as_train(dataset: Dataset) -> Dataset:
-    """A single file or table is the training split, whatever its name."""
+    """What is there alone, under no split's name, is the training split; so is a single file, whatever its name."""
     if "train" in dataset.splits or len(dataset.splits) != 1:
         return dataset
     split = replace(sources.only(dataset), name="train")

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from bertkit.data.duplicates import Overlap, Row, conflicts, overlaps
+import pytest
+
+from bertkit.data import duplicates
+from bertkit.data.duplicates import Overlap, Row, conflicts, overlaps, unsearched
 
 LONG = "this film was made with so much care that nobody who sees it will ask for the money back"
 NEAR = LONG.replace("nobody", "no one")
@@ -126,3 +129,11 @@ def test_answers_contradict_each_other_where_none_is_common() -> None:
 def test_rows_without_a_label_or_a_text_contradict_nothing() -> None:
     assert contradicting("x", None) == []
     assert conflicts({"train": rows("train", "", "", truths=["x", "y"])}) == []
+
+
+def test_texts_beyond_the_bound_are_counted_and_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {"train": rows("train", "one", "two", LONG), "validation": rows("dev", NEAR, "two!")}
+    assert unsearched(splits) == 0
+    monkeypatch.setattr(duplicates, "MOST_TEXTS", 3)
+    assert unsearched(splits) == 1
+    assert counts(**splits) == {("validation", "train"): (0, 1)}

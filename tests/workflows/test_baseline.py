@@ -56,6 +56,12 @@ def pairs(count: int) -> list[dict[str, Any]]:
     return rows
 
 
+def test_split_called_test_is_not_trained_on(tmp_path: Path) -> None:
+    for splits in ({"test": sentences(8)}, {"validation": sentences(8)}):
+        with pytest.raises(DataError, match="has no train split, so it can only be evaluated and predicted"):
+            baseline("glue/sst2", tmp_path, data=splits)
+
+
 # What they score -------------------------------------------------------------------------------------------------
 
 
