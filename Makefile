@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := $(VENV)/demo
+# A process a core, each with one thread: threads of several processes on the same cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test quick lint types docs wheel bench bench-full torture clean setup help
 
@@ -32,12 +34,12 @@ demo: setup
 	$(BIN)/bertkit predict --text "Not the disaster I had feared." --runs $(DEMO)
 
 test: lint types
-	$(BIN)/python -m pytest -m 'not gpu and not network'
+	$(PYTEST) -m 'not gpu and not network'
 	$(MAKE) docs
 	$(MAKE) wheel
 
 quick: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff format --check .
