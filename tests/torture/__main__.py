@@ -72,8 +72,8 @@ def kill(folder: Path, *, kills: int, seed: int) -> dict[str, Any]:
 def main() -> int:
     """Do what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=100, help="of the three task types together")
-    parser.add_argument("--fuzz-minutes", type=float, default=20, help="for all readers together; 0 leaves it out")
+    parser.add_argument("--kills", type=int, default=50, help="of the three task types together")
+    parser.add_argument("--fuzz-minutes", type=float, default=10, help="for all readers together; 0 leaves it out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/torture.json")
     given = parser.parse_args()
