@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from bertkit.data import sources
 from bertkit.data.sources import Data
 from bertkit.errors import ConfigError, ModelError, RunError, looked_for
 from bertkit.events import Listener, Note, ignore
-from bertkit.run import Run
+from bertkit.run import LOCK, Run
 from bertkit.run import find as find_run
 from bertkit.task import DEFAULT_ENCODER, Task
+from bertkit.workflows import locks
 from bertkit.workflows.preparation import (
     Settings,
     prepare,
@@ -247,7 +249,11 @@ def _refuse_other(run: Run, request: Request, *, offline: bool) -> None:
 
 
 def already(run: Run, listen: Listener = ignore) -> Finetuned:
-    """Give back a finished run."""
+    """Give back a finished run, and clear away what a kill in its last moment left."""
+    if (run.folder / LOCK).exists():
+        with suppress(RunError), locks.run_folder(run.folder):
+            run.tidy()
+            run.keep_checkpoints(run.record["config"]["train"]["keep_checkpoints"])
     listen(Note(message=f"{run.folder} is finished already; nothing to do"))
     scores = run.scores()
     record = run.record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -659,6 +660,21 @@ def test_resume_of_a_finished_run_says_so(tiny_encoder: Path, run: Path) -> None
     again = train(resume=run, precision="auto", threads=0, listen=listener)
     assert again.already
     assert any("is finished already" in note for note in listener.notes)
+
+
+def test_finished_run_that_was_killed_at_its_end_is_cleared_up(tiny_encoder: Path, run: Path) -> None:
+    """The kill hit after ``run.json`` said finished and before the checkpoints were dropped."""
+    settings = EPOCHS | {"train.keep_checkpoints": 1}
+    train(reviews(40), encoder=tiny_encoder, out=run, settings=settings)
+    (newest,) = (run / "checkpoints").iterdir()
+    whole = sorted(run.rglob("*"))
+    shutil.copytree(newest, newest.with_name("step-000001"))
+    shutil.copytree(newest, newest.with_name(".dropped-2.4242"))
+    assert train(resume=run, precision="auto", threads=0).already
+    assert newest.with_name("step-000001").exists()  # nothing says that a process died here
+    (run / ".lock").touch()
+    assert train(resume=run, precision="auto", threads=0).already
+    assert sorted(run.rglob("*")) == whole
 
 
 def test_damaged_checkpoint_falls_back_to_the_one_before(
