@@ -26,6 +26,9 @@ ASKED = ("__new__", "connect", "bind", "getaddrinfo", "gethostbyname", "sendto")
 
 def refuse(event, arguments):
     if event.startswith("socket.") and event.split(".")[1] in ASKED:
+        # urllib3 tries, while it is imported, whether this machine has IPv6: refused too, and no fault of bertkit's.
+        if sys._getframe(2).f_code.co_name == "_has_ipv6":
+            raise OSError("a socket")
         with open(os.environ["SOCKETS"], "a") as file:
             file.write(f"{event} {arguments!r}\\n")
         raise OSError(f"a socket: {event} {arguments!r}")
@@ -76,7 +79,7 @@ def test_whole_way_opens_no_socket(here: Path) -> None:
         ["eval", *common],
         ["predict", "reviews.jsonl", "--out", "out.jsonl", *common],
         ["runs", "show", "--json"],
-        ["check", "reviews.jsonl", "--encoder", "encoder", "--offline"],
+        ["check", "reviews.jsonl", "--encoder", "encoder", *over, "--offline"],
         ["baseline", "reviews.jsonl", "--offline"],
         ["tasks"],
         ["doctor", "--offline"],
