@@ -4,14 +4,17 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := $(VENV)/demo
+# A process a core, each with one thread: threads of several processes on the same cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick lint types docs wheel bench bench-full bench-gpu test-gpu clean setup help
+.PHONY: demo test quick lint types docs wheel bench bench-full bench-gpu test-gpu torture clean setup help
 
 help:
 	@echo "make demo   set up, fine-tune the embedded encoder on the embedded data, evaluate, predict"
 	@echo "make test   set up, then all checks: lint, types, tests (slow ones too), docs, the installed wheel"
 	@echo "make quick  the tests that take under three minutes"
 	@echo "make docs   build the documentation into docs/_build"
+	@echo "make torture  kill trainings over and over and fuzz the readers, under 45 minutes; figures for the docs"
 	@echo "make bench  measure speed and memory beside transformers.Trainer, under 20 minutes; make bench-full: hours"
 
 setup: $(STAMP)
@@ -31,12 +34,12 @@ demo: setup
 	$(BIN)/bertkit predict --text "Not the disaster I had feared." --runs $(DEMO)
 
 test: lint types
-	$(BIN)/python -m pytest -m 'not gpu and not network'
+	$(PYTEST) -m 'not gpu and not network'
 	$(MAKE) docs
 	$(MAKE) wheel
 
 quick: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -66,6 +69,11 @@ bench-gpu: setup
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
+
+# What takes too long for the tests. Its figures go where the documentation finds them.
+torture: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fuzz]'
+	$(BIN)/python -m tests.torture --write
 
 clean:
 	rm -rf $(VENV) dist build docs/_build

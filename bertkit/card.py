@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bertkit import adapters, encoder
+from bertkit.errors import one_line
 from bertkit.metrics.names import with_intervals
 
 
@@ -138,5 +139,4 @@ def _revision(revision: str) -> str:
 
 def _text(value: str) -> str:
     """Return text from data or configuration as one safe line of Markdown."""
-    visible = "".join(c for c in " ".join(value.split()) if c.isprintable())
-    return re.sub(r"([\\|\[\]])", r"\\\1", visible).replace("<", "&lt;").replace("`", "'")
+    return re.sub(r"([\\|\[\]])", r"\\\1", one_line(value)).replace("<", "&lt;").replace("`", "'")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit import task as tasks
-from bertkit.errors import TaskError, did_you_mean
+from bertkit.errors import TaskError, did_you_mean, looked_for
 from bertkit.task import Task
 
 DATA_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".conll", ".conllu", ".json")
@@ -35,7 +35,7 @@ def members(name: str) -> list[str]:
     Raises:
         TaskError: if a list names a task twice.
     """
-    if _is_there(name) and name not in {task.rpartition("/")[0] for task in names()}:
+    if _expanded(name).exists() and name not in {task.rpartition("/")[0] for task in names()}:
         return []
     parts = [part.strip() for part in name.split(",") if part.strip()]
     found = [task for part in parts for task in (group(part) or [part])]
@@ -70,7 +70,6 @@ def find_task(name: str | Path | Task, *, overrides: Mapping[str, Any] | None = 
     if is_data_file(path, over):
         return _from_data_file(path, over)
     if path.suffix == ".toml" or text.startswith((".", "/", "~")):
-        _is_there(text)
         file = _expanded(path)
         if file.is_dir():
             raise TaskError(_is_folder(text))
@@ -82,40 +81,25 @@ def find_task(name: str | Path | Task, *, overrides: Mapping[str, Any] | None = 
     raise TaskError(_unknown(text))
 
 
-def _expanded(path: Path) -> Path:
-    """Return a path with the home folder in place of ``~``.
+def _expanded(name: str | Path) -> Path:
+    """Return the path of a name, the home folder in place of ``~``.
 
     Raises:
-        TaskError: if there is no such home.
+        TaskError: if one cannot look there.
     """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise TaskError(f"{path} cannot be found: {error}".removesuffix(".") + ".") from error
-
-
-def _is_there(name: str) -> bool:
-    """Say whether a name is that of a file or a folder.
-
-    Raises:
-        TaskError: if one cannot look: the name is too long, or a folder may not be looked into.
-    """
-    try:
-        return _expanded(Path(name)).exists()
-    except OSError as error:
-        raise TaskError(f"{name} cannot be read: {error.strerror or error}.") from error
+    return looked_for(name, TaskError, "The task")
 
 
 def _unknown(name: str) -> str:
     members = group(name)
     if members:
         return f"'{name}' is a group of tasks: name one of {', '.join(members)}."
-    if _is_there(name) and Path(name).expanduser().is_file():
+    if _expanded(name).is_file():
         return (
             f"The suffix of {name} does not say what the file holds. "
             "If it is data, say its format: --set data.format=conll (or conllu, jsonl, csv, tsv, json, parquet)."
         )
-    if Path(name).expanduser().is_dir():
+    if _expanded(name).is_dir():
         return _is_folder(name)
     parts = [part.strip() for part in name.split(",")]
     if len(parts) > 1 and set(parts) <= set(names()):
@@ -143,17 +127,36 @@ def _resolved(file: Path, seen: Iterable[Path]) -> dict[str, Any]:
     if len(set(chain)) < len(chain):
         raise TaskError(f"{file} extends itself: {' -> '.join(p.name for p in chain)}.")
     table = tasks.read_toml(file)
+    _check_places(table, file)
     base = table.get("extends")
     if base is None:
         return table
     if not isinstance(base, str):
         raise TaskError(f"{file}: 'extends' is {base!r}, and must be the name or the path of a task.")
     below = folder() / f"{base}.toml" if base in names() else file.parent / base
-    if not (_is_there(str(below)) and below.is_file()):
+    if not _expanded(below).is_file():
         raise TaskError(f"{file} extends '{base}', which is no task.{did_you_mean(base, names())}")
     return tasks.merge(
         _anchored(_resolved(below, chain), below, file), {k: v for k, v in table.items() if k != "extends"}
     )
+
+
+def _check_places(table: Mapping[str, Any], file: Path) -> None:
+    """Refuse a task file, which may come from anybody, whose data is outside its own folder.
+
+    It may extend a task file of another folder, whose data then lies in that folder.
+
+    Raises:
+        TaskError: naming it, and the ways to say it oneself.
+    """
+    data = table.get("data")
+    files = data.get("files") if isinstance(data, dict) else None
+    for split, path in files.items() if isinstance(files, dict) else ():
+        if isinstance(path, str) and not tasks.stays_below(path):
+            raise TaskError(
+                f"{file}: 'data.files.{split}' is {path!r}, which leaves the folder of the task file. Take the files "
+                f"of another folder with --data DIR, or this one with --set data.files.{split}=PATH."
+            )
 
 
 def _anchored(table: dict[str, Any], below: Path, file: Path) -> dict[str, Any]:
@@ -167,7 +170,6 @@ def _anchored(table: dict[str, Any], below: Path, file: Path) -> dict[str, Any]:
 
 def _from_data_file(path: Path, over: Mapping[str, Any]) -> Task:
     """Make a task of a bare data file; what its label column says of the kind is found when it is read."""
-    _is_there(str(path))
     absolute = str(_expanded(path).resolve())
     table = tasks.merge({"type": "sequence-classification", "data": {"files": {"train": absolute}}}, over)
     stem = path.name.removesuffix(".gz")

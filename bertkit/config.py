@@ -76,7 +76,8 @@ class TrainConfig:
     save_steps: int = 0
     """Write a checkpoint every so many steps; 0 means at each evaluation."""
     keep_checkpoints: int = 0
-    """Checkpoints to keep when the run has finished. While it trains, the newest and the best are always kept."""
+    """Checkpoints to keep when the run has finished. While it trains, the newest, the best and the best before it are
+    always kept."""
     patience: int = 0
     """Stop after so many evaluations without a better score; 0 never stops early."""
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit.errors import ModelError, joined
+from bertkit.errors import ModelError, joined, looked_for
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,9 @@ KERNEL_KEYS = (
     "_experts_implementation_internal",
 )
 """Keys of config.json whose value may be a Hub repository of compiled code."""
+
+DECIDING = (".json", ".txt", ".model", ".safetensors")
+"""Suffixes of the files of a saved model that decide over what is trained."""
 
 UNLIMITED = 1_000_000
 """A position limit above this is transformers' way to say that there is none."""
@@ -115,13 +118,7 @@ def place_of(name: str) -> Path:
     Raises:
         ModelError: if one cannot look: too long a name, a folder that is shut, no such home.
     """
-    try:
-        folder = Path(name).expanduser()
-        folder.exists()
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).removesuffix(".")
-        raise ModelError(f"The encoder {name} cannot be looked for: {reason}.") from error
-    return folder
+    return looked_for(name, ModelError, "The encoder")
 
 
 def hub_name(name: str) -> str:
@@ -158,6 +155,23 @@ def weights_hash(folder: Path) -> str:
         return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
 
 
+def folder_hash(folder: Path) -> str:
+    """Return ``sha256:...`` over configuration, tokenizer and weights of a model's folder.
+
+    Raises:
+        ModelError: if a file cannot be read.
+    """
+    total = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in DECIDING and file.is_file():
+            try:
+                with file.open("rb") as opened:
+                    total.update(f"{file.name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+            except OSError as error:
+                raise ModelError(f"{file} cannot be read: {error.strerror or error}.") from error
+    return f"sha256:{total.hexdigest()}"
+
+
 def check_folder(folder: Path) -> None:
     """Check that ``folder`` can be loaded, before anything heavy is imported.
 
@@ -177,6 +191,7 @@ def check_folder(folder: Path) -> None:
         )
     _check_index(folder)
     if any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+        _check_tokenizer(folder)
         return
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
         raise ModelError(
@@ -215,6 +230,16 @@ def _check_config(file: Path, config: Mapping[str, Any]) -> None:
         raise ModelError(
             f"{file}: 'transformers_weights' names {config['transformers_weights']!r} as the weights, and bertkit "
             "opens model.safetensors alone. Save the model with save_pretrained."
+        )
+
+
+def _check_tokenizer(folder: Path) -> None:
+    from bertkit.data import hub
+
+    if not any(hub.TOKENIZER.fullmatch(path.name) for path in folder.iterdir()):
+        raise ModelError(
+            f"{folder} holds no tokenizer (tokenizer.json, vocab.txt, ...), so it cannot read text. "
+            "Save the model's tokenizer there with save_pretrained, too."
         )
 
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class BertkitError(Exception):
 
     absence: Absence | None = None
     """Set where the fault is that something could not be had without the Hub."""
+    absences: tuple[Absence, ...] = ()
+    """All that could not be had so, ``absence`` first."""
     rank: int | None = None
     """Set where it is the fault of one of several processes, and another raises it, too."""
 
@@ -75,7 +78,7 @@ def absent(kind: type[BertkitError], *absences: Absence) -> BertkitError:
     ways = "; ".join(absence.ways for absence in absences)
     cache = "; or a cache that holds both" if others else ", or a cache that holds it"
     error = kind(f"{subject}, and {one.reason}. Ways out: {ways}{cache} (HF_HOME).")
-    error.absence = one
+    error.absence, error.absences = one, absences
     return error
 
 
@@ -87,6 +90,28 @@ def together(faults: Sequence[BertkitError]) -> BertkitError:
     if len(absences) == len(faults):
         return absent(type(faults[0]), *absences)
     return type(faults[0])(" Also: ".join(str(fault) for fault in faults))
+
+
+def looked_for(name: str | Path, kind: type[BertkitError], what: str) -> Path:
+    """Return the path of a name, the home folder in place of ``~``, whether something is there or not.
+
+    Args:
+        name: of a file or a folder.
+        kind: of the error.
+        what: it is the name of, for the message: ``The encoder``.
+
+    Raises:
+        BertkitError: if one cannot look: too long a name, a folder that is shut, no such home.
+    """
+    try:
+        path = Path(name).expanduser()
+        if path.exists():
+            (path / "-").exists()
+        path.resolve()  # links that go in a circle
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error).removesuffix(".")
+        raise kind(f"{what} {name} cannot be looked for: {reason}.") from error
+    return path
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -146,8 +146,6 @@ def _computed(
     advance: Advance | None,
 ) -> dict[int, np.ndarray]:
     """Return what is kept of each row of some batches, which are made smaller where there is no memory for them."""
-    import torch
-
     lengths = [len(feature) for feature in features]
     reduced: dict[int, np.ndarray] = {}
     feed = _feed(adapter, features, accelerator)
@@ -156,7 +154,9 @@ def _computed(
         rows = waiting.pop()
         try:
             values = _reduced(adapter, model, feed, rows, accelerator, waiting[-1] if waiting else [])
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not memory.is_short(error):
+                raise
             room.halve([lengths[row] for row in rows], accelerator.device, error)
             values = None
         if values is None:

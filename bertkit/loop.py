@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class DivergedError(RunError):
     """The loss, the gradient or a weight is no number any more; another recipe may do."""
 
-    features: tuple[int, ...] = ()
-    """Features of the step, where its own loss or gradient is what is wrong."""
+    rows: tuple[str, ...] = ()
+    """All rows of the step, where its own loss or gradient is what is wrong."""
 
 
 class Interrupted(Exception):  # noqa: N818 - no fault: somebody wants to go on later
@@ -264,8 +264,6 @@ class _Engine:
         Raises:
             OutOfMemoryError: if there is no memory for a single row.
         """
-        import torch
-
         draw = replace(draw, micro_batches=part.micro_batches)
         if state.micro_batch_tokens and part.micro_batches:
             draw = self.batches.split(draw, state.micro_batch_tokens)
@@ -274,7 +272,9 @@ class _Engine:
             self.exchanging = self.sharded
             try:
                 return self._backward(draw, part.fillers)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not memory.is_short(error):
+                    raise
                 if self.exchanging:
                     raise self._no_way_back(draw, state, error) from error
                 draw = self._halved(draw, state, error)
@@ -344,12 +344,13 @@ class _Engine:
             return
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
         features = sorted(feature for part in draw.micro_batches for feature in part)
-        rows = joined(dict.fromkeys(self.places(features))).replace("; ", ", ")
+        rows = tuple(dict.fromkeys(self.places(features)))
+        named = joined(rows).replace("; ", ", ")
         error = DivergedError(
-            f"Step {state.step + 1}: the {what} at learning rate {learning_rate:.3g}, on the rows {rows}. "
+            f"Step {state.step + 1}: the {what} at learning rate {learning_rate:.3g}, on the rows {named}. "
             f"Nothing was saved from this step{_spared(state)}. {WAY_OUT}"
         )
-        error.features = tuple(features)
+        error.rows = rows
         raise error
 
 

@@ -1,11 +1,11 @@
-"""Memory: how much is free, how much a training will take, and what to do when a device has none left."""
+"""Memory of a device: how much can be had, and what to do when there is none left."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,28 +27,6 @@ class Free:
     size: int
     reason: str
     """What bounds it: ``of this machine``, ``under the cgroup limit of 2.0 GB``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """Memory that a training takes beyond what the process holds before its first step, in bytes."""
-
-    training: int
-    """Gradients, moments and what one micro-batch keeps for the backward pass."""
-    finishing: int
-    """The moments, and a whole checkpoint beside them when the best one is read back."""
-
-    disk: int
-    """Of two checkpoints and the model."""
-
-    @property
-    def size(self) -> int:
-        """Return the most that is needed at one time."""
-        return max(self.training, self.finishing)
-
-    def times(self, number: int) -> Need:
-        """Return what so many processes take on one machine; one of them writes."""
-        return replace(self, training=self.training * number, finishing=self.finishing * number)
 
 
 def gigabytes(size: int) -> str:
@@ -136,57 +114,19 @@ def _text(file: Path) -> str:
         return ""
 
 
-# Need ------------------------------------------------------------------------------------------------------------
-
-
-def need(*, parameters: int, trained: int, kept: int, cast: int = 0) -> Need:
-    """Return what training in float32 weights takes beyond the weights themselves.
-
-    Args:
-        parameters: elements of the model, as a checkpoint holds it.
-        trained: elements that have a gradient and the two moments of AdamW.
-        kept: bytes that the largest micro-batch keeps for the backward pass.
-        cast: elements that autocast holds in 16 bits beside the weights.
-    """
-    moments, checkpoint = 8 * trained, 4 * parameters + 8 * trained
-    return Need(
-        training=4 * trained + moments + kept + 2 * cast,
-        finishing=moments + checkpoint,
-        disk=2 * checkpoint + 4 * parameters,
-    )
-
-
-def kept_for_backward(forward: Callable[[], torch.Tensor], *, besides: Iterator[torch.Tensor]) -> int:
-    """Return the bytes that a forward pass keeps for the backward pass, each storage once.
-
-    Args:
-        forward: gives the loss.
-        besides: tensors that are there anyway, such as the parameters.
-    """
-    import torch
-
-    known = {tensor.untyped_storage().data_ptr() for tensor in besides}
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        # Without its history: an output that keeps itself would never be freed.
-        return tensor.detach()
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = forward()
-    # The graph is alive until here, so no storage was freed and its place given to another.
-    del loss
-    return sum(sizes.values())
-
-
 # Out of memory ---------------------------------------------------------------------------------------------------
 
 
 class OutOfMemoryError(RunError):
     """A device has too little memory even for the smallest part."""
+
+
+def is_short(error: RuntimeError) -> bool:
+    """Say whether an error of torch is that a device has no memory left; only that of CUDA has a class of its own."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, torch.OutOfMemoryError) or bool(should_reduce_batch_size(error))
 
 
 @contextmanager
@@ -196,11 +136,11 @@ def named(what: str, way_out: str) -> Iterator[None]:
     Raises:
         OutOfMemoryError: where torch has no memory left.
     """
-    import torch
-
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_short(error):
+            raise
         raise OutOfMemoryError(f"Out of memory {what}: {first_line(error)} {way_out}") from error
 
 

@@ -11,7 +11,6 @@ too; gradients are exchanged by what Accelerate wraps the model in.
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import threading
 import time
@@ -22,7 +21,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bertkit.errors import BertkitError, ConfigError, RunError, one_line
+from bertkit.errors import BertkitError, ConfigError, DataError, RunError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -404,15 +403,21 @@ def _tried(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
 
 
 def _carried(errors: list[BaseException | None]) -> list[BaseException | None]:
-    """Return errors as they can be sent."""
-    sent: list[BaseException | None] = []
-    for error in errors:
-        try:
-            pickle.loads(pickle.dumps(error))
-            sent.append(error)
-        except Exception:
-            sent.append(RunError(f"{type(error).__name__}: {error}"))
-    return sent
+    """Return errors as they can be sent: those of bertkit's as they are, of any other what it says."""
+    return [error if error is None or _is_plain(error) else _plain(error) for error in errors]
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Say whether an error is of a class that every process has, and is made of a message as all of them are."""
+    kind = type(error)
+    return kind.__module__.startswith(f"{__package__}.") and kind.__init__ is Exception.__init__
+
+
+def _plain(error: BaseException) -> BertkitError:
+    """Return what stands for an error that cannot be sent: of the nearest kind that can."""
+    if isinstance(error, DataError):
+        return DataError(str(error))
+    return RunError(f"{type(error).__name__}: {error}")
 
 
 def _raise(errors: list[BaseException | None]) -> None:

@@ -18,9 +18,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from bertkit.errors import RunError, did_you_mean, hide_secrets
+from bertkit.errors import RunError, did_you_mean, hide_secrets, looked_for
 from bertkit.events import Checkpoint, Event, to_json
 
 STATUSES = ("created", "running", "finished", "interrupted", "failed")
@@ -28,7 +28,23 @@ SUITE = "suite.json"
 """The file that makes a folder of runs a suite."""
 SWEEP = "sweep.json"
 """The file that makes a folder of runs, its trials, a sweep."""
-NEEDED = {"task", "encoder", "seed", "created", "request", "resolved_task", "config", "held_out_rows", "held_out_hash"}
+NEEDED: dict[str, type] = {
+    "task": str,
+    "encoder": str,
+    "seed": int,
+    "created": str,
+    "request": dict,
+    "request.task_table": dict,
+    "request.device": dict,
+    "resolved_task": dict,
+    "resolved_task.type": str,
+    "resolved_task.data": dict,
+    "resolved_task.metrics": list,
+    "config": dict,
+    "config.train": dict,
+    "held_out_rows": list,
+    "held_out_hash": str,
+}
 """What every ``run.json`` holds from the start."""
 MODEL_FACTS = "bertkit.json"
 """The file in ``model/`` that says what bertkit needs beyond plain transformers."""
@@ -88,7 +104,14 @@ class Run:
         record = _read(file)
         if record.get("status") not in STATUSES:
             raise RunError(f"{file} is damaged: it holds no known status. Train again, or restore it from a copy.")
-        return cls(folder, _whole(file, record, NEEDED))
+        wrong = [name for name, kind in NEEDED.items() if not isinstance(_below(record, name), kind)]
+        if wrong:
+            top = [name for name in wrong if name.rpartition(".")[0] not in wrong]
+            raise RunError(
+                f"{file} is damaged: it lacks {', '.join(sorted(top))}, or holds something else there. "
+                "Train again, or restore it from a copy."
+            )
+        return cls(folder, record)
 
     def remove(self) -> None:
         """Delete the folder: for a run that failed before its first step."""
@@ -169,7 +192,7 @@ class Run:
             return
         with file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                with suppress(ValueError):
+                with suppress(ValueError, RecursionError):
                     event = json.loads(line)
                     if isinstance(event, dict):
                         yield event
@@ -184,12 +207,12 @@ class Run:
         if self.status != "finished" and not file.is_file():
             return {}
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(
                 f"{file} is damaged: {error}. 'bertkit eval {self.folder}' scores the model anew."
             ) from error
-        if not isinstance(found, dict) or not {"splits", "best_step", "last_step"} <= found.keys():
+        if not _are_scores(found):
             raise RunError(f"{file} is damaged: it lacks scores. 'bertkit eval {self.folder}' scores the model anew.")
         return found
 
@@ -244,16 +267,20 @@ class Run:
     # Checkpoints ---------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, event: Checkpoint) -> Path:
-        """Store the event, write a checkpoint with a manifest of SHA-256, then drop those neither newest nor best.
+        """Store the event, write a checkpoint with a manifest of SHA-256, then drop those that are not needed.
 
         The event goes first, and a checkpoint knows how many there were: after a kill in between, one too many is cut
         off, and none is missing.
+
+        Raises:
+            RunError: if it cannot be written; the checkpoints from before are all there then.
         """
         from safetensors.torch import save_file
 
         self.append(event)
-        _sync(self.folder / "events.jsonl")
-        progress = event.state["progress"] | {"events": self.num_events - event.passing}
+        with _disk_errors(self.folder):
+            _sync(self.folder / "events.jsonl")
+        progress = event.state["progress"] | {"events": self.num_events - event.passing, "passing": event.passing}
         name = f"checkpoints/step-{event.step:06d}"
         with self.whole_folder(name) as folder:
             for part in PARTS:
@@ -262,8 +289,7 @@ class Run:
             (folder / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
             manifest = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-        best = event.state["progress"]["best_step"]
-        self._prune(keep={event.step, best})
+        self._prune(keep={event.step, event.state["progress"]["best_step"], *self._needed(event.step)})
         return self.folder / name
 
     def checkpoints(self) -> list[int]:
@@ -280,12 +306,20 @@ class Run:
         Raises:
             RunError: naming the file that is missing or damaged.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = self._whole_checkpoint(step)
-        progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        state: dict[str, Any] = {"events": progress.pop("events"), "progress": progress}
-        return state | {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
+        try:
+            progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+            state: dict[str, Any] = {"events": int(progress.pop("events")), "progress": progress}
+            progress.pop("passing", None)
+            if progress["best_step"] is not None:
+                progress["best_step"] = int(progress["best_step"])
+            return state | {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
+            # Its manifest is right, so somebody wrote it so.
+            raise RunError(f"{folder} is no checkpoint: {type(error).__name__}: {error}.") from error
 
     def _whole_checkpoint(self, step: int) -> Path:
         """Return the folder of a checkpoint whose every file has the SHA-256 of its manifest.
@@ -293,11 +327,11 @@ class Run:
         Raises:
             RunError: naming the file that is missing or damaged.
         """
-        folder = self.folder / "checkpoints" / f"step-{step:06d}"
+        folder = self._checkpoint(step)
         files = {"progress.json", *(f"{part}.safetensors" for part in PARTS)}
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             manifest = None
         if not isinstance(manifest, dict) or set(manifest) != files:
             raise RunError(f"{folder} has no readable manifest.json, so the checkpoint is damaged.")
@@ -330,16 +364,40 @@ class Run:
 
     def keep_checkpoints(self, number: int) -> None:
         """Keep the newest ``number`` checkpoints, once the model itself is saved."""
-        self._prune(keep=set(self.checkpoints()[:number]), also_older=True)
+        self._prune(keep=set(self.checkpoints()[:number]))
 
-    def _prune(self, *, keep: set[int | None], also_older: bool = False) -> None:
-        limit = (
-            0 if also_older else max(0, int(self.record.get("config", {}).get("train", {}).get("keep_checkpoints", 0)))
-        )
-        spared = keep | set(self.checkpoints()[:limit])
+    def _needed(self, newest: int) -> set[int]:
+        """Return the steps to keep once one is saved: the best, the best before it, and how many the recipe asks for.
+
+        The two best ones need no other checkpoint's weights, so that any one may be damaged and another is left. Those
+        of an interruption are not counted: a run that nobody interrupts has none. Later ones than the newest are
+        damaged, which is why it went on from before them.
+        """
+        regular = [(step, best) for step, best, passing in map(self._kind, self.checkpoints()) if not passing]
+        regular = [(step, best) for step, best in regular if step <= newest]
+        number = max(0, int(self.record.get("config", {}).get("train", {}).get("keep_checkpoints", 0)))
+        alone = [step for step, best in regular if best in (None, step)]
+        return {*alone[:2], *[step for step, _ in regular[:number]]}
+
+    def _kind(self, step: int) -> tuple[int, int | None, bool]:
+        """Return the step of a checkpoint, of the best one so far, and whether it is one of an interruption."""
+        try:
+            progress = json.loads((self._checkpoint(step) / "progress.json").read_text(encoding="utf-8"))
+            return step, progress["best_step"], bool(progress.get("passing"))
+        except (OSError, ValueError, TypeError, LookupError, RecursionError, AttributeError):
+            return step, -1, False
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.folder / "checkpoints" / f"step-{step:06d}"
+
+    def _prune(self, *, keep: Collection[int | None]) -> None:
         for step in self.checkpoints():
-            if step not in spared:
-                shutil.rmtree(self.folder / "checkpoints" / f"step-{step:06d}", ignore_errors=True)
+            if step not in keep:
+                # Renamed first: a kill halfway leaves nothing that looks like a damaged checkpoint.
+                beside = self.folder / "checkpoints" / f".dropped-{step}.{os.getpid()}"
+                with suppress(OSError):
+                    os.replace(self._checkpoint(step), beside)
+                shutil.rmtree(beside, ignore_errors=True)
         with suppress(OSError):
             (self.folder / "checkpoints").rmdir()
 
@@ -354,7 +412,7 @@ def find(where: str | Path | None, runs: Path) -> Run:
         RunError: if there is none.
     """
     if where is not None:
-        for folder in (Path(where).expanduser(), runs / str(where)):
+        for folder in (looked_for(where, RunError, "The run"), runs / str(where)):
             if (folder / "run.json").is_file():
                 return Run.open(folder)
             if suite_of(folder) is not None:
@@ -376,6 +434,7 @@ def find(where: str | Path | None, runs: Path) -> Run:
 
 def ls(runs: Path) -> list[Run]:
     """Return the runs below ``runs``, and in suites and sweeps there, oldest first; damaged ones are left out."""
+    looked_for(runs, RunError, "The folder of runs")
     found = []
     folders = [file.parent for file in sorted(runs.glob("*/run.json"))]
     for suite in sorted(runs.glob(f"*/{SUITE}")):
@@ -436,9 +495,26 @@ def trial_folder(sweep: Path, number: int) -> Path:
 def _read(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file} is damaged: {error}. Train again, or restore it from a copy.") from error
     return found if isinstance(found, dict) else {}
+
+
+def _below(table: Any, name: str) -> Any:
+    """Return the value of a name with dots in nested tables, or None."""
+    for key in name.split("."):
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
+
+
+def _are_scores(found: Any) -> TypeGuard[dict[str, Any]]:
+    """Say whether a value is what ``scores.json`` holds."""
+    splits = found.get("splits") if isinstance(found, dict) else None
+    return (
+        isinstance(splits, dict)
+        and all(isinstance(scores, dict) for scores in splits.values())
+        and all(isinstance(found.get(key), int) for key in ("best_step", "last_step"))
+    )
 
 
 def _whole(file: Path, record: dict[str, Any], needed: Collection[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A task: one TOML file that says what to learn from which data. Strict keys; ``extends`` for variants."""
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -31,7 +32,7 @@ class DataSource:
     splits: dict[str, str] = field(default_factory=dict)
     """bertkit's name of a split -> the source's name."""
     files: dict[str, str] = field(default_factory=dict)
-    """bertkit's name of a split -> a data file, relative to the task file."""
+    """bertkit's name of a split -> a data file, relative to the task file and in its folder or below."""
     local: dict[str, str] = field(default_factory=dict)
     """bertkit's name of a split -> a file below ``--data DIR`` as its authors distribute it, for data on the Hub."""
     format: str = ""
@@ -257,15 +258,26 @@ def stays_below(path: str) -> bool:
     )
 
 
+def _can_be_a_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+
+
 def _place_problems(data: Mapping[str, Any]) -> Iterator[str]:
     """Yield names of splits that are no file names, and paths that leave the folder that ``--data`` names."""
     for key in ("splits", "files", "local"):
         for name in data[key] if isinstance(data.get(key), dict) else ():
             if not is_split_name(name):
                 yield f"'data.{key}' names a split {name!r}, and a name is letters, digits, '_', '-' and '.'"
+    files = data["files"].values() if isinstance(data.get("files"), dict) else ()
+    for path in files:
+        if isinstance(path, str) and not _can_be_a_path(path):
+            yield f"'data.files' names {path!r}, which cannot be a file's name"
     local = data["local"].values() if isinstance(data.get("local"), dict) else ()
     for key, path in [("folder", data.get("folder", "")), *(("local", path) for path in local)]:
-        if isinstance(path, str) and not stays_below(path):
+        if isinstance(path, str) and not (stays_below(path) and _can_be_a_path(path)):
             yield f"'data.{key}' is {path!r}, and must stay below the folder that --data names"
 
 

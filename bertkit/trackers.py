@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from bertkit.errors import ConfigError, one_line
 from bertkit.events import Event, Listener, Note, Scores, Step
@@ -108,15 +109,29 @@ class Tracking:
                 self._tell(Note(message=f"{why}, so the rest of this run is not tracked there", level="warning"))
 
 
-def check(names: Sequence[str]) -> None:
-    """Refuse trackers that are not installed, before anything is loaded.
+def check(names: Sequence[str], *, offline: bool = False) -> None:
+    """Refuse trackers that are not installed or may not do what the user has set, before anything is loaded.
 
     Raises:
-        ConfigError: naming the first, and how it is installed.
+        ConfigError: naming the first, and how it is installed; or what would have it ask the network under --offline.
     """
     for name in names:
+        setting = _asks_the_network(name) if offline else ""
+        if setting:
+            raise ConfigError(f"{setting} has {name} send the run's events, and --offline asks no network. Drop one.")
         if importlib.util.find_spec(name) is None:
             raise ConfigError(f"track = {name} needs a package that is not installed: pip install 'bertkit[{name}]'.")
+
+
+def _asks_the_network(name: str) -> str:
+    """Return the variable of the environment by which a tracker would send events, or an empty text."""
+    if name == "wandb":
+        return "WANDB_MODE" if os.environ.get("WANDB_MODE") in {"online", "shared"} else ""
+    if name == "mlflow":
+        scheme = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).scheme
+        return "MLFLOW_TRACKING_URI" if scheme in {"http", "https", "databricks"} else ""
+    variables = {"trackio": ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")}.get(name, ())
+    return next((variable for variable in variables if os.environ.get(variable)), "")
 
 
 @contextlib.contextmanager

@@ -224,8 +224,7 @@ def _glue_results() -> str:
             continue
         rows = [
             (
-                # Results of before there were suites have names without the group.
-                f"`{task}`" if "/" in task else f"`glue/{task}`",
+                f"`{task}`",
                 metric,
                 f"{score['mean']:.4f}",
                 f"{score['spread']:.4f}" if len(one["runs"]) > 1 else "",
@@ -495,6 +494,24 @@ def _gpu_results(found: dict[str, Any]) -> str:
     )
 
 
+def _torture_results(found: dict[str, Any]) -> str:
+    """Return what `make torture` came to."""
+    kills = found["kills"]
+    hit = table(("where a kill hit", "kills"), [*kills["where"].items(), ("together", kills["kills"])])
+    types = ", ".join(f"{kind} {number}" for kind, number in kills["types"].items())
+    said = (
+        f"{kills['runs']} runs were gone on with to their end and compared, file by file, with one that nobody killed; "
+        f"{kills['stops']} times one was stopped by SIGTERM in between. Kills by task type: {types}. "
+        f"**{len(kills['failures'])} failures**, {kills['minutes']:.0f} minutes."
+    )
+    parts = [hit, said]
+    if fuzz := found.get("fuzz"):
+        inputs = [(f"`{reader}`", f"{number:,}") for reader, number in fuzz["inputs"].items()]
+        parts.append(table(("fuzzed", "inputs"), inputs))
+        parts.append(f"**{fuzz['findings']} findings**, {fuzz['minutes']:g} minutes.")
+    return "\n\n".join(parts)
+
+
 RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo_reviews": _demo_results,
     "precision_rte": _precision_results,
@@ -506,6 +523,7 @@ RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
     "predict_memory": _memory_results,
     "startup": _startup_results,
     "tokenisation": _tokenisation_results,
+    "torture": _torture_results,
     **dict.fromkeys(
         ("training_sst2", "training_windows", "training_base", "training_sst2_removed", "training_windows_removed"),
         _training_results,

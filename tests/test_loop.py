@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -161,6 +165,118 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(tiny_encoder: Path, s
     assert same(whole.weights, second.weights)
 
 
+def stopped_and_resumed(make: Callable[[], Setup], stop_at: int, **options: Any) -> tuple[list[Event], Setup]:
+    """Train until a step, and go on with a new model; return the events that a run would keep, and the model."""
+    first, state, early = make(), {}, []
+    torch.manual_seed(0)
+    for event in first.events(should_stop=lambda: len(losses(early)) >= stop_at - 1, **options):
+        if isinstance(event, Checkpoint):
+            state = frozen(event.state)
+        early.append(event)
+    kept = [e for e in early if not isinstance(e, Stop) and not (isinstance(e, Checkpoint) and e.passing)]
+    second = make()
+    return [*kept, *second.train(start=state, **options)[1:]], second
+
+
+def collect(events: Iterable[Event], seen: list[Event]) -> None:
+    """Keep the events up to a fault."""
+    for event in events:
+        seen.append(event)
+
+
+def plainly(events: Sequence[Event]) -> list[Event]:
+    """Return events without what no two trainings have alike, or what only a checkpoint holds."""
+    clocks = {"seconds": 0.0, "tokens_per_second": 0.0}
+    changes = ((event, clocks if isinstance(event, Step) else {}) for event in events)
+    plain = [replace(event, **change) for event, change in changes]
+    return [replace(event, state={}) if isinstance(event, Checkpoint) else event for event in plain]
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 5, 6, 9])
+def test_resumed_training_yields_the_events_of_an_uninterrupted_one(tiny_encoder: Path, stop_at: int) -> None:
+    def make() -> Setup:
+        return Setup(tiny_encoder, epochs=2, eval_steps=3, save_steps=2, micro_batch_tokens=32)
+
+    whole = make()
+    wanted = whole.train()
+    found, resumed = stopped_and_resumed(make, stop_at)
+    assert plainly(found) == plainly(wanted)
+    assert same(whole.weights, resumed.weights)
+
+
+@pytest.mark.parametrize("stop_at", range(1, 8))
+def test_early_stopping_survives_a_resume(tiny_encoder: Path, stop_at: int) -> None:
+    def events(stop: int) -> list[Event]:
+        scores = {2: 0.5, 4: 0.9, 6: 0.8, 8: 0.9, 10: 1.0}
+        seen: list[Event] = []
+
+        def evaluate() -> loop.Evaluation:
+            number = sum(isinstance(event, Step) for event in seen)
+            return loop.Evaluation(scores={"accuracy": scores[number]})
+
+        state: dict[str, Any] | None = None
+        for stopping in (True, False) if stop else (False,):
+            setup = Setup(tiny_encoder, epochs=5, eval_steps=2, patience=2)
+            options = {"start": state} if state else {}
+            for event in setup.events(
+                evaluate=evaluate,
+                should_stop=lambda stopping=stopping: stopping and len(losses(seen)) >= stop - 1,
+                **options,
+            ):
+                seen.append(event)
+                if isinstance(event, Checkpoint):
+                    state = frozen(event.state)
+        return seen
+
+    whole, resumed = events(0)[-1], events(stop_at)[-1]
+    assert isinstance(whole, Stop)
+    assert (whole.reason, whole.step, whole.best_step) == ("early stopping", 8, 4)
+    assert resumed == whole
+
+
+def test_generators_of_python_and_numpy_go_on_where_they_were(tiny_encoder: Path) -> None:
+    """An adapter or a loss may draw from them; a normal deviate leaves a second one waiting in NumPy's."""
+
+    def make() -> Setup:
+        loop.seed_generators(5)
+        setup = Setup(tiny_encoder)
+        plain = setup.objective
+
+        def noisy(model: torch.nn.Module, batch: dict[str, Any]) -> Loss:
+            loss = plain(model, batch)
+            return Loss(loss.sum * (2 + random.random() + np.random.normal()), loss.weight)
+
+        setup.objective = noisy  # type: ignore[method-assign]
+        return setup
+
+    whole = make()
+    wanted = losses(whole.train())
+    for stop_at in (3, 4):
+        found, resumed = stopped_and_resumed(make, stop_at)
+        assert losses(found) == wanted
+        assert same(whole.weights, resumed.weights)
+
+
+def test_evaluation_that_is_interrupted_comes_again(tiny_encoder: Path) -> None:
+    whole = Setup(tiny_encoder)
+    wanted = whole.train()
+    first, state = Setup(tiny_encoder), {}
+
+    def interrupted() -> loop.Evaluation:
+        raise loop.Interrupted
+
+    early = first.train(evaluate=interrupted)
+    assert isinstance(early[-2], Checkpoint)
+    assert early[-2].passing
+    assert isinstance(early[-1], Stop)
+    assert (early[-1].reason, early[-1].step) == ("interrupted", 5)
+    state = frozen(early[-2].state)
+    second = Setup(tiny_encoder)
+    late = second.train(start=state)
+    assert plainly([*early[:-2], *late[1:]]) == plainly(wanted)
+    assert same(whole.weights, second.weights)
+
+
 def test_interrupted_training_offers_its_state_and_says_so(tiny_encoder: Path) -> None:
     events = Setup(tiny_encoder).train(should_stop=lambda: True)
     assert isinstance(events[-2], Checkpoint)
@@ -225,6 +341,115 @@ def test_loss_that_is_not_finite_stops_at_its_step(tiny_encoder: Path) -> None:
 
     with pytest.raises(RunError, match=r"Step 3: the loss is nan at learning rate .* Try a lower train.learning_rate"):
         setup.train(objective=broken)
+
+
+def broken_from(setup: Setup, step: int, factor: float = math.nan) -> Callable[..., Loss]:
+    """Return an objective that is no number from a step of a single micro-batch on."""
+    calls = iter(range(1, 1000))
+
+    def objective(model: torch.nn.Module, batch: dict[str, Any]) -> Loss:
+        loss = setup.objective(model, batch)
+        return loss if next(calls) < step else Loss(loss.sum * factor, loss.weight)
+
+    return objective
+
+
+def test_step_that_diverges_names_its_rows_and_changes_no_weight(tiny_encoder: Path) -> None:
+    setup = Setup(tiny_encoder)
+    seen: list[Event] = []
+    draws = setup.batches.draws()
+    rows = sorted([next(draws) for _ in range(3)][-1].micro_batches[0])
+    events = setup.events(
+        objective=broken_from(setup, 3, math.inf), places=lambda features: [f"reviews.jsonl:{f + 1}" for f in features]
+    )
+    seen += [next(events) for _ in range(3)]
+    before = setup.weights
+    with pytest.raises(loop.DivergedError) as caught:
+        next(events)
+    assert [type(event) for event in seen[1:]] == [Step, Step]
+    assert caught.value.rows == tuple(f"reviews.jsonl:{row + 1}" for row in rows)
+    named = ", ".join(caught.value.rows)
+    assert f"Step 3: the loss is inf at learning rate 0.000889, on the rows {named}. Nothing was saved" in str(
+        caught.value
+    )
+    assert same(before, setup.weights)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_gradient_that_is_not_finite_stops_at_its_step(tiny_encoder: Path, value: float) -> None:
+    setup = Setup(tiny_encoder)
+    weight = next(iter(setup.loaded.model.classifier.parameters()))
+    calls = iter(range(1, 1000))
+    weight.register_hook(lambda gradient: gradient if next(calls) < 4 else gradient * value)
+    with pytest.raises(
+        loop.DivergedError, match=rf"Step 4: the gradient norm is (nan|{value}) at learning rate .*Try a"
+    ):
+        setup.train()
+
+
+def test_divergence_spares_the_best_and_says_so(tiny_encoder: Path) -> None:
+    setup = Setup(tiny_encoder)
+    match = (
+        r"Step 7: the loss is nan .*Nothing was saved from this step, and the best checkpoint, of step 5, is untouched"
+    )
+    seen: list[Event] = []
+    with pytest.raises(loop.DivergedError, match=match):
+        collect(setup.events(objective=broken_from(setup, 7)), seen)
+    assert not [event for event in seen if isinstance(event, Checkpoint) and event.step > 5]
+
+
+@pytest.mark.parametrize("settings", [{}, {"save_steps": 3, "eval_steps": 100}], ids=["evaluation", "checkpoint"])
+def test_weights_that_an_update_broke_are_neither_evaluated_nor_saved(
+    tiny_encoder: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup, calls = Setup(tiny_encoder, **settings), iter(range(1, 1000))
+    step = torch.optim.AdamW.step
+    due = 3 if settings else 5
+
+    def breaking(self: torch.optim.AdamW, closure: Callable[[], float] | None = None) -> Any:
+        found = step(self, closure)
+        if next(calls) == due:
+            with torch.no_grad():
+                setup.loaded.model.classifier.bias[0] = math.nan
+        return found
+
+    def evaluate() -> loop.Evaluation:
+        raise AssertionError("it was evaluated")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", breaking)
+    seen: list[Event] = []
+    match = rf"Step {due}: weights are not finite after the update: classifier\.bias\. Nothing was saved .*\. Try"
+    with pytest.raises(loop.DivergedError, match=match):
+        collect(setup.events(evaluate=evaluate), seen)
+    assert not [event for event in seen if isinstance(event, Checkpoint | Scores)]
+
+
+def test_checkpoint_whose_weights_are_not_finite_is_refused(tiny_encoder: Path) -> None:
+    first = Setup(tiny_encoder)
+    state = frozen(next(e for e in first.events(should_stop=lambda: True) if isinstance(e, Checkpoint)).state)
+    state["model"]["classifier.weight"][0, 0] = math.inf
+    with pytest.raises(
+        RunError, match=r"of step 1 holds weights that are not finite: classifier\.weight\. Start a new"
+    ):
+        Setup(tiny_encoder).train(start=state)
+
+
+@pytest.mark.parametrize(("scale", "stops"), [(65536.0, False), (loop.LEAST_SCALE, True)])
+def test_gradient_that_overflows_under_fp16_is_the_scalers_until_no_smaller_scale_helps(
+    tiny_encoder: Path, scale: float, stops: bool
+) -> None:
+    setup = Setup(tiny_encoder)
+    engine = loop._Engine.__new__(loop._Engine)
+    engine.accelerator = SimpleNamespace(scaler=SimpleNamespace(get_scale=lambda: scale))  # type: ignore[assignment]
+    engine.places = lambda features: list(map(str, features))
+    draw = next(setup.batches.draws())
+    if stops:
+        with pytest.raises(loop.DivergedError, match="Step 1: the gradient norm is inf"):
+            engine._check_finite(0.7, math.inf, draw, loop.State(), 1e-3)
+    else:
+        engine._check_finite(0.7, math.inf, draw, loop.State(), 1e-3)
+    with pytest.raises(loop.DivergedError, match="Step 1: the loss is nan"):
+        engine._check_finite(math.nan, 1.0, draw, loop.State(), 1e-3)
 
 
 def test_token_count_leaves_padding_out(tiny_encoder: Path) -> None:

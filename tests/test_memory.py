@@ -1,4 +1,4 @@
-"""Free memory under limits, the count of what a training needs, and the faults of a device that has none left."""
+"""Free memory under limits, and the faults of a device that has none left."""
 
 from __future__ import annotations
 
@@ -76,27 +76,6 @@ def test_this_process_holds_some_memory() -> None:
     assert memory.held(torch.device("cpu"), system=Path("/nowhere")) == 0
 
 
-def test_need_counts_gradients_moments_and_the_checkpoint() -> None:
-    found = memory.need(parameters=100, trained=60, kept=1000, cast=60)
-    assert found.training == 4 * 60 + 8 * 60 + 1000 + 2 * 60
-    assert found.finishing == 8 * 60 + (4 * 100 + 8 * 60)
-    assert found.size == found.training
-    assert memory.need(parameters=100, trained=60, kept=0).size == found.finishing
-    assert found.disk == 2 * (4 * 100 + 8 * 60) + 4 * 100
-
-
-def test_kept_for_backward_counts_each_storage_once_and_no_weight() -> None:
-    layer = torch.nn.Linear(8, 4, bias=False)
-    x = torch.ones(16, 8, requires_grad=True)
-
-    def forward() -> torch.Tensor:
-        hidden = layer(x)  # keeps x (512 bytes), and the weight, which is there anyway
-        return (hidden.exp() * x.exp()[:, :4]).sum()  # keeps each exp once: 256 and 512 bytes
-
-    found = memory.kept_for_backward(forward, besides=iter(layer.parameters()))
-    assert found == 512 + 256 + 512
-
-
 def test_out_of_memory_of_torch_becomes_one_line() -> None:
     with (
         pytest.raises(
@@ -105,3 +84,17 @@ def test_out_of_memory_of_torch_becomes_one_line() -> None:
         memory.named("in the update", "Try."),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried.\nSee documentation")
+
+
+def test_cpu_without_memory_is_told_from_other_faults() -> None:
+    with pytest.raises(RuntimeError) as fault:
+        torch.empty(2**52, dtype=torch.uint8)
+    assert memory.is_short(fault.value)
+    assert memory.is_short(torch.OutOfMemoryError("CUDA out of memory."))
+    assert memory.is_short(RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"))
+    assert not memory.is_short(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_other_faults_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match=r"^shapes$"), memory.named("in the update", "Try."):
+        raise RuntimeError("shapes")

@@ -12,11 +12,14 @@ from bertkit import infer, memory
 from bertkit.events import Note, Step
 from tests.test_loop import Setup, frozen, losses, same
 
+CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it"
+
 
 class Small:
     """A model's forward pass on a device that has memory for so many tokens, padding included, at once."""
 
-    def __init__(self, setup: Setup, monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:
+    def __init__(self, setup: Setup, monkeypatch: pytest.MonkeyPatch, tokens: int, fault: str = CUDA) -> None:
+        self.fault = fault
         self.tokens = tokens
         self.seen: list[tuple[int, ...]] = []
         self.refused = 0
@@ -28,7 +31,7 @@ class Small:
         if shape[0] * shape[1] > self.tokens:
             torch.rand(3)  # what was drawn before the fault must not count
             self.refused += 1
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore of it")
+            raise torch.OutOfMemoryError(self.fault) if self.fault is CUDA else RuntimeError(self.fault)
         self.seen.append(shape)
         return self.forward(*args, **inputs)
 
@@ -66,6 +69,23 @@ def test_effective_batch_and_result_stay(tiny_encoder: Path, monkeypatch: pytest
     assert losses(parts) == pytest.approx(losses(whole), abs=1e-6)
     counts = [[event.num_examples for event in events if isinstance(event, Step)] for events in (whole, parts)]
     assert counts[0] == counts[1]
+
+
+def test_cpu_that_gives_no_memory_is_a_shortage_too(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(tiny_encoder)
+    small = Small(setup, monkeypatch, 50, "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
+    setup.train(evaluate=Setup(tiny_encoder).evaluate, should_stop=stop_after(2))
+    evaluated(setup, 400)
+    assert small.refused > 1
+
+
+def test_other_fault_of_torch_ends_training(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(tiny_encoder)
+    Small(setup, monkeypatch, 50, "mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2"):
+        setup.train()
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2"):
+        evaluated(setup, 400)
 
 
 def test_shortage_is_said_once_with_its_step(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ RECORD: dict[str, Any] = {
     "task": "task",
     "encoder": "a/b",
     "seed": 42,
-    "request": {},
-    "resolved_task": {},
-    "config": {},
+    "request": {"task_table": {}, "device": {}},
+    "resolved_task": {"type": "sequence-classification", "data": {}, "metrics": ["accuracy"]},
+    "config": {"train": {}},
     "held_out_rows": [],
     "held_out_hash": "",
 }
@@ -124,11 +124,14 @@ def test_open_of_a_damaged_run_is_refused(made: Run, text: str) -> None:
 
 
 def test_open_of_a_run_that_lacks_facts_names_them(made: Run) -> None:
-    (made.folder / "run.json").write_text(json.dumps({**made.record, "request": None} | {"status": "running"}))
+    (made.folder / "run.json").write_text(json.dumps({**made.record, "status": "running"}))
     Run.open(made.folder)
     left = {key: value for key, value in made.record.items() if key not in ("request", "seed")}
     (made.folder / "run.json").write_text(json.dumps(left))
-    with pytest.raises(RunError, match=r"run\.json is damaged: it lacks request, seed\. Train again, or restore it"):
+    with pytest.raises(RunError, match=r"run\.json is damaged: it lacks request, seed, or holds .* Train again"):
+        Run.open(made.folder)
+    (made.folder / "run.json").write_text(json.dumps(made.record | {"config": {"train": []}, "held_out_rows": None}))
+    with pytest.raises(RunError, match=r"it lacks config\.train, held_out_rows, or holds something else there\."):
         Run.open(made.folder)
 
 
@@ -397,12 +400,120 @@ def test_crash_while_a_checkpoint_is_written_leaves_none_that_looks_whole(
     assert (state["progress"]["step"], faults) == (1, [])
 
 
-def test_the_newest_and_the_best_checkpoint_are_kept(made: Run) -> None:
+def test_the_newest_and_the_two_best_checkpoints_are_kept(made: Run) -> None:
     kept = []
     for number, best in [(1, 1), (2, 2), (3, 2), (4, 2), (5, 5), (10, 5)]:
         made.save_checkpoint(checkpoint(number, best=best))
         kept.append(made.checkpoints())
-    assert kept == [[1], [2], [3, 2], [4, 2], [5], [10, 5]]
+    assert kept == [[1], [2, 1], [3, 2, 1], [4, 2, 1], [5, 2], [10, 5, 2]]
+
+
+def test_checkpoint_of_an_interruption_goes_when_the_next_is_saved(made: Run) -> None:
+    """It would take the place of one that an uninterrupted run keeps."""
+    made.update(config={"train": {"keep_checkpoints": 2}})
+    for number in (2, 4):
+        made.save_checkpoint(checkpoint(number, best=2))
+    made.save_checkpoint(replace(checkpoint(5, best=2), passing=True))
+    assert made.checkpoints() == [5, 4, 2]
+    assert made.load_checkpoint(5)["progress"].keys() == checkpoint(5).state["progress"].keys()
+    made.save_checkpoint(checkpoint(6, best=2))
+    assert made.checkpoints() == [6, 4, 2]
+
+
+def test_checkpoint_that_is_damaged_goes_when_an_earlier_step_is_saved(made: Run) -> None:
+    for number in (1, 4):
+        made.save_checkpoint(checkpoint(number, best=1))
+    damage(made.folder / "checkpoints" / "step-000004" / "model.safetensors", "cut")
+    made.save_checkpoint(checkpoint(2, best=1))
+    assert made.checkpoints() == [2, 1]
+
+
+def test_before_there_is_a_best_one_the_newest_two_are_kept(made: Run) -> None:
+    for number in (1, 2, 3):
+        event = checkpoint(number)
+        event.state["progress"]["best_step"] = None
+        made.save_checkpoint(event)
+    assert made.checkpoints() == [3, 2]
+
+
+@pytest.mark.parametrize("damaged", [10, 5, 2])
+def test_whichever_checkpoint_is_damaged_another_is_left(made: Run, damaged: int) -> None:
+    for number, best in [(1, 1), (2, 2), (3, 2), (5, 5), (10, 5)]:
+        made.save_checkpoint(checkpoint(number, best=best))
+    damage(made.folder / "checkpoints" / f"step-{damaged:06d}" / "model.safetensors", "changed")
+    state, faults = made.newest_checkpoint()
+    assert state is not None
+    assert state["progress"]["step"] == {10: 5, 5: 2, 2: 10}[damaged]
+    assert len(faults) == {10: 1, 5: 2, 2: 0}[damaged]
+
+
+def test_old_checkpoints_stay_until_the_new_one_is_in_its_place(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2, 3):
+        made.save_checkpoint(checkpoint(number))
+    seen: list[list[int]] = []
+    prune = Run._prune
+
+    def look(run: Run, *, keep: Any) -> None:
+        seen.append(run.checkpoints())
+        run.load_checkpoint(max(seen[-1]))
+        prune(run, keep=keep)
+
+    monkeypatch.setattr(Run, "_prune", look)
+    made.save_checkpoint(checkpoint(4))
+    assert seen == [[4, 3, 2]]
+    assert made.checkpoints() == [4, 3]
+
+
+def test_kill_while_an_old_checkpoint_is_dropped_leaves_none_that_looks_damaged(
+    made: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.save_checkpoint(checkpoint(1))
+    made.save_checkpoint(checkpoint(2))
+
+    def killed(folder: Path, **options: Any) -> None:
+        if folder.name.startswith(".dropped") and folder.exists():
+            (folder / "model.safetensors").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            made.save_checkpoint(checkpoint(3))
+    assert made.checkpoints() == [3, 2]
+    made.tidy()
+    assert names(made.folder / "checkpoints") == {"step-000003", "step-000002"}
+
+
+def test_checkpoint_that_cannot_be_dropped_does_no_harm(made: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        made.save_checkpoint(checkpoint(number))
+    replace_file = os.replace
+
+    def refuse(source: Any, target: Any) -> None:
+        if ".dropped" in str(target):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        replace_file(source, target)
+
+    monkeypatch.setattr(run_module.os, "replace", refuse)
+    made.save_checkpoint(checkpoint(3))
+    assert made.checkpoints() == [3, 2, 1]
+    assert made.newest_checkpoint()[1] == []
+
+
+def test_events_that_cannot_be_synced_are_one_error_and_keep_the_checkpoints(
+    made: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.save_checkpoint(checkpoint(1))
+
+    def full(path: Path) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "_sync", full)
+        with pytest.raises(RunError, match=r"task-enc-001 cannot be written: Disk quota exceeded\. Free space or name"):
+            made.save_checkpoint(checkpoint(2))
+    assert made.checkpoints() == [1]
+    assert made.newest_checkpoint()[1] == []
 
 
 def test_more_checkpoints_are_kept_where_the_run_asks_for_them(made: Run) -> None:

@@ -4,10 +4,12 @@
 wherever it is installed. The module's adapter is its one subclass of :class:`~bertkit.adapters.base.Adapter`.
 """
 
+import ast
 import inspect
+import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from bertkit.adapters.base import Adapter, Example
@@ -37,8 +39,8 @@ def find(task_type: str) -> type[Adapter]:
         raise TaskError(
             f"'{task_type}' is no task type.{did_you_mean(task_type, types())} There are {', '.join(types())}."
         )
-    if not _exists(module_name):
-        raise TaskError(f"The task type '{task_type}' names a module that cannot be found. Is its package installed?")
+    if "." in task_type and module_name not in sys.modules:
+        _check_outside(task_type)
     module = import_module(module_name)
     own = [
         member
@@ -50,8 +52,47 @@ def find(task_type: str) -> type[Adapter]:
     return own[0]
 
 
-def _exists(module_name: str) -> bool:
+def _check_outside(module_name: str) -> None:
+    """Check that a module is there and was made for bertkit, before anything of it runs.
+
+    A task file, which may come from anybody, could have any module of this machine imported otherwise.
+
+    Raises:
+        TaskError: if it is not there, or takes nothing from bertkit.
+    """
+    named = all(part.isidentifier() for part in module_name.split("."))
+    spec = _spec(module_name) if named else None
+    if spec is None:
+        raise TaskError(f"The task type '{module_name}' names a module that cannot be found. Is its package installed?")
+    if not _takes_from_bertkit(spec.origin):
+        raise TaskError(
+            f"The task type '{module_name}' names a module that takes nothing from bertkit, so it is none, and is not "
+            "run. A task type is a module with one subclass of bertkit.adapters.base.Adapter."
+        )
+
+
+def _spec(module_name: str) -> ModuleSpec | None:
+    """Find a module; the importlib function for it would run the packages that it is in."""
+    spec, places = None, None
+    for end in range(1, module_name.count(".") + 2):
+        name = ".".join(module_name.split(".")[:end])
+        found = (finder.find_spec(name, places) for finder in sys.meta_path)
+        spec = next((one for one in found if one is not None), None)
+        if spec is None:
+            return None
+        places = spec.submodule_search_locations
+    return spec
+
+
+def _takes_from_bertkit(origin: str | None) -> bool:
     try:
-        return find_spec(module_name) is not None
-    except ModuleNotFoundError:
+        tree = ast.parse(Path(origin or "").read_bytes())
+    except (OSError, ValueError, SyntaxError):  # no file, or compiled code
         return False
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    names = (
+        name
+        for node in imports
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+    )
+    return any(name.split(".")[0] == "bertkit" for name in names)

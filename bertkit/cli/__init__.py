@@ -55,6 +55,7 @@ def main() -> None:
     """Run the command line; a bertkit error is one line on stderr and exit code 1."""
     from bertkit.cli import console, voice
 
+    console.stand_in()
     console.quiet_libraries()
     try:
         voice.hush()

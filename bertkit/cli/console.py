@@ -8,9 +8,9 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from bertkit.errors import BertkitError, one_line
+from bertkit.errors import BertkitError, RunError, one_line
 from bertkit.events import Event, Note, Phase, Progress, Scores, Start, Step, Stop
 from bertkit.metrics.names import with_intervals
 
@@ -38,15 +38,29 @@ def quiet_libraries() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def stand_in() -> None:
+    """Stand in for streams that were closed (``>&-``): stdout refuses what is written, and stderr drops it.
+
+    The first file that is opened would have their number else, and be written into by what knows them by number.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (it stays open)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
 def error(fault: BertkitError) -> None:
     """Write a fault as one line on stderr."""
     say(f"error: {fault}")
 
 
 def say(message: str) -> None:
-    """Write a message on stderr."""
-    sys.stderr.write(f"{one_line(message)}\n")
-    sys.stderr.flush()
+    """Write a message on stderr; that nobody can read it (``2>&1 | head``) ends no work."""
+    try:
+        sys.stderr.write(f"{one_line(message)}\n")
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
 
 
 def emit(text: str) -> None:
@@ -55,15 +69,31 @@ def emit(text: str) -> None:
 
 
 def emit_row(text: str) -> None:
-    """Write a row of data on stdout: as it is where a program reads it, harmless on a terminal."""
+    """Write a row of data on stdout: as it is where a program reads it, harmless on a terminal.
+
+    Raises:
+        RunError: if stdout is closed, or its disk is full.
+    """
+    try:
+        _write(text)
+    except BrokenPipeError:
+        # Click would take it for a fault and exit with 1; a reader that has enough (``| head``) is none.
+        _drop(sys.stdout)
+        sys.exit(0)
+    except OSError as error:
+        _drop(sys.stdout)
+        raise _unwritable(error) from error
+
+
+def _write(text: str) -> None:
     try:
         sys.stdout.write(f"{harmless(text) if sys.stdout.isatty() else text}\n")
     except UnicodeEncodeError:
         sys.stdout.buffer.write(f"{text}\n".encode("utf-8", "backslashreplace"))
-    except BrokenPipeError:
-        # Click would take it for a fault and exit with 1; a reader that has enough (``| head``) is none.
-        drop_stdout()
-        sys.exit(0)
+
+
+def _unwritable(error: OSError) -> RunError:
+    return RunError(f"standard output cannot be written: {error.strerror or error}. Send it elsewhere.")
 
 
 def harmless(text: str) -> str:
@@ -76,11 +106,15 @@ def harmless(text: str) -> str:
 
 
 def flush() -> None:
-    """Write out what stdout still holds; a reader that has gone away is no fault."""
+    """Write out what stdout still holds, else exit with 1; a reader that has gone away is no fault."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        drop_stdout()
+        _drop(sys.stdout)
+    except OSError as fault:
+        _drop(sys.stdout)
+        error(_unwritable(fault))
+        sys.exit(1)
 
 
 def emit_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -88,9 +122,9 @@ def emit_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     emit(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def drop_stdout() -> None:
-    """Let the interpreter end quietly though nobody reads stdout any more (``| head``)."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _drop(stream: TextIO) -> None:
+    """Let the interpreter end quietly though nobody takes what a stream still holds."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -62,8 +62,8 @@ def command(
             "--json counts what --out FILE holds; without --out the rows themselves are on stdout."
         )
     if submission is not None:
-        alone = {"--out": out, "--text": text, "--format": format_, "--task": task, "--labels": labels}
-        alone |= {"--on-error": on_error != "stop"}
+        alone: dict[str, Any] = {"--out": out, "--text": text, "--format": format_, "--task": task, "--labels": labels}
+        alone["--on-error"] = on_error != "stop"
         _refuse_beside_submission(source, run, [name for name, value in alone.items() if value])
     elif data is not None:
         raise typer.BadParameter("--data goes with --submission; the rows to predict are INPUT.")

@@ -48,7 +48,9 @@ def read(key: str) -> dict[str, np.ndarray] | None:
     try:
         data = file.read_bytes()
         if hashlib.sha256(memoryview(data)[:-DIGEST]).digest() == data[-DIGEST:]:
-            os.utime(file)
+            # Another user's file, in a folder that several share, is read and not touched.
+            with suppress(OSError):
+                os.utime(file)
             return dict(load(data[:-DIGEST]))
     except FileNotFoundError:
         return None

@@ -249,6 +249,8 @@ def _json_row(text: str, lines: Lines) -> Row | BadRow:
         value = json.loads(text, parse_constant=no_constant, parse_float=finite)
     except json.JSONDecodeError as error:
         reason = f"not JSON: {error.msg} (column {error.colno}); each line must hold one whole object"
+        if "\0" in text:
+            reason += ". There are NUL bytes in it, as in UTF-16 or a file that was not written to its end"
         return BadRow(place=place, reason=reason, content=text)
     except (ValueError, RecursionError) as error:
         return BadRow(place=place, reason=f"not JSON that can be read: {error}", content=text)
@@ -287,11 +289,19 @@ def _csv_rows(lines: Lines) -> Iterator[tuple[int, list[str] | str]]:
         except StopIteration:
             return
         except csv.Error as error:
-            reason = "a quote is opened and never closed" if "unexpected end" in str(error) else f"not CSV: {error}"
-            yield start, lines.fault or reason
+            yield start, lines.fault or _csv_fault(str(error))
             continue
         if lines.fault or cells:
             yield start, lines.fault or cells
+
+
+def _csv_fault(message: str) -> str:
+    """Say what is wrong in other words than the csv module, which gives advice to those who call it."""
+    if "unexpected end" in message:
+        return "a quote is opened and never closed"
+    if "new-line character" in message:
+        return "a carriage return stands alone outside quotes, and lines must end in LF or CR LF"
+    return f"not CSV: {message}"
 
 
 def _table(rows: Iterator[tuple[int, list[str] | str]], lines: Lines, *, advice: str) -> Iterator[Row | BadRow]:
@@ -345,26 +355,55 @@ COLUMN_READERS: dict[str, Callable[[Lines, Mapping[str, Any]], Iterator[Row | Ba
 FORMATS = ("jsonl", "csv", "tsv", "parquet", *COLUMN_READERS, "json")
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[Row | BadRow]:
     """Yield the rows of a Parquet file, batch by batch; columns that ``datasets`` wrote as ids come as names."""
-    import pyarrow as pa
     from pyarrow import parquet
 
+    number = 0
     try:
         with closing(parquet.ParquetFile(path)) as file:
             schema = file.schema_arrow
             _check_header(schema.names, str(path))
             names = _stored_label_names(schema.metadata or {})
-            batches = file.iter_batches(batch_size=PARQUET_ROWS)
-            rows = chain.from_iterable(batch.to_pylist() for batch in batches)
-            number = 0
-            for number, example in enumerate(rows, start=1):
-                yield Row(example=_plain(example, names), place=f"{path.name} row {number}", line=None)
-    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError) as error:
-        # Dates beyond Python's and the like raise whatever Python's own types do.
-        raise DataError(f"{path} is not a Parquet file, or is damaged: {error}.") from error
+            for cells in chain.from_iterable(map(_python_rows, file.iter_batches(batch_size=PARQUET_ROWS))):
+                number += 1
+                place = f"{path.name} row {number}"
+                if isinstance(cells, str):
+                    yield BadRow(place=place, reason=cells)
+                else:
+                    yield Row(example=_plain(cells, names), place=place, line=None)
+    except _parquet_faults() as error:
+        where = f" behind row {number}" if number else ""
+        reason = str(error).removesuffix(".")
+        raise DataError(f"{path} is not a Parquet file, or is damaged{where}: {reason}.") from error
     if not number:
         raise DataError(f"{path} is empty: it has columns but no rows.")
+
+
+def _parquet_faults() -> tuple[type[Exception], ...]:
+    """Return what reading Parquet raises; dates beyond Python's and the like, whatever Python's own types do."""
+    import pyarrow as pa
+
+    return pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError
+
+
+def _python_rows(batch: Any) -> list[Example | str]:
+    """Return the rows of a batch; of one with a cell that Python cannot hold, what is wrong with it."""
+    try:
+        rows: list[Example | str] = batch.to_pylist()
+    except _parquet_faults():
+        return [_python_row(batch, index) for index in range(batch.num_rows)]
+    return rows
+
+
+def _python_row(batch: Any, index: int) -> Example | str:
+    row = {}
+    for name in batch.schema.names:
+        try:
+            row[name] = batch.column(name)[index].as_py()
+        except _parquet_faults() as error:
+            return f"column '{name}' cannot be read: {error}"
+    return row
 
 
 def _stored_label_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:

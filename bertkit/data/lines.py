@@ -13,6 +13,7 @@ from bertkit.data import Example
 from bertkit.errors import DataError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 MOST_LEVELS = 100
 """Lists and objects inside each other that a row may have. What is written again by a recursive writer, further down
 Python's stack than it was read, must not be as deep as the reader can go."""
@@ -71,6 +72,8 @@ class Lines:
         """Yield lines with their ends, as the csv module wants them; the caller clears ``fault`` row by row."""
         for raw in _reading(self.file, self.where):
             self.number += 1
+            if self.number == 1 and raw.startswith(UTF_16_MARKS):
+                raise DataError(f"{self.where} is UTF-16. Convert it, for example with 'iconv -f UTF-16 -t UTF-8'.")
             body = raw.removeprefix(BYTE_ORDER_MARK) if self.number == 1 else raw
             yield self._decoded(body, self._offset + len(raw) - len(body))
             self._offset += len(raw)

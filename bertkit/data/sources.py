@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.data import Dataset, Example, Split
-from bertkit.errors import DataError, TaskError, did_you_mean
+from bertkit.errors import BertkitError, DataError, TaskError, did_you_mean, looked_for, together
 from bertkit.task import Task, is_split_name
 
 Rows = Any
@@ -59,13 +59,7 @@ def _path(data: str | Path) -> Path:
     Raises:
         DataError: if one cannot look whether it is there: no such home, a name that is too long, a folder that is shut.
     """
-    try:
-        path = Path(data).expanduser()
-        path.exists()
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).removesuffix(".")
-        raise DataError(f"--data {data} cannot be read: {reason}.") from error
-    return path
+    return looked_for(data, DataError, "--data")
 
 
 def format_for(path: Path, of_task: str) -> str:
@@ -143,12 +137,18 @@ def _from_files(task: Task, folder: Path, splits: Collection[str] | None) -> Dat
     from bertkit.data import files
 
     chosen = _chosen(task.data.files or task.data.local, splits)
-    return Dataset(
-        splits={
-            name: files.read(_plain_or_gzipped(folder / file), format=task.data.format, name=name, columns=task.columns)
-            for name, file in chosen.items()
-        }
-    )
+    paths = {name: _plain_or_gzipped(folder / file) for name, file in chosen.items()}
+    faults: list[BertkitError] = []
+    # All that are missing are named before the first is read, which can take long.
+    for path in paths.values():
+        try:
+            files.check_readable(path, format=task.data.format)
+        except DataError as fault:
+            faults.append(fault)
+    if faults:
+        raise together(faults)
+    about: dict[str, Any] = {"format": task.data.format, "columns": task.columns}
+    return Dataset(splits={name: files.read(path, name=name, **about) for name, path in paths.items()})
 
 
 def _plain_or_gzipped(path: Path) -> Path:

@@ -16,7 +16,7 @@ from bertkit.baselines import vectors as vector_files
 from bertkit.baselines.stored import Beside
 from bertkit.data import sources
 from bertkit.data.sources import Data
-from bertkit.errors import ConfigError, RunError
+from bertkit.errors import ConfigError, RunError, looked_for
 from bertkit.events import Listener, Note, ignore
 from bertkit.run import Run, now
 from bertkit.task import Task
@@ -83,7 +83,7 @@ def baseline(
     _refuse_training(settings)
     found, rows = task_of(task, settings)
     fit = baselines.find(adapters.find(found.type))
-    path = None if vectors is None else Path(vectors).expanduser()
+    path = None if vectors is None else looked_for(vectors, ConfigError, "--vectors")
     if path is not None:
         vector_files.check_readable(path)
     source = rows if data is None else data

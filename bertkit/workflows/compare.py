@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bertkit import adapters, config, run
 from bertkit.adapters.base import Adapter, Example, Prediction, shown
 from bertkit.config import TrainConfig
-from bertkit.errors import DataError, RunError, did_you_mean
+from bertkit.errors import DataError, RunError, did_you_mean, looked_for
 from bertkit.metrics import significance
 from bertkit.metrics.significance import Difference, McNemar, Means
 from bertkit.run import Run
@@ -191,7 +191,7 @@ def _compared(
 
 def _members(where: str | Path, runs: Path) -> list[Run]:
     """Return the finished runs of a suite, or of the task of one, that a name stands for; of a run, none."""
-    for folder in (Path(where).expanduser(), runs / str(where)):
+    for folder in (looked_for(where, RunError, "The run"), runs / str(where)):
         if (folder / "run.json").is_file():
             return []
         if (suite := run.suite_of(folder)) is not None:

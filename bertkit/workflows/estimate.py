@@ -52,7 +52,7 @@ class Estimate:
     memory_free: int | None
     """Bytes that can be had on the device; None where the system does not say."""
     disk: int
-    """Bytes of the run folder: two checkpoints and the model."""
+    """Bytes of the run folder at its most: three checkpoints, and a fourth while it is written."""
     device: str
     precision: str
     threads: int

@@ -13,7 +13,7 @@ from bertkit.baselines.stored import Beside
 from bertkit.config import DeviceConfig
 from bertkit.data import Dataset, Split, check, holdout, sources
 from bertkit.data.sources import Data
-from bertkit.errors import DataError, RunError, did_you_mean
+from bertkit.errors import BertkitError, DataError, RunError, did_you_mean, together
 from bertkit.events import Listener, Note, Phase, counter, ignore
 from bertkit.run import Run, now
 from bertkit.task import Task, from_table
@@ -89,7 +89,10 @@ def evaluate(
     if not processes.is_main():
         listen = ignore
     found = task_of(task, settings)[0] if task is not None else None
-    model = saved.find(run, runs=Path(runs), task=found, labels=labels, settings=settings, offline=offline)
+    try:
+        model = saved.find(run, runs=Path(runs), task=found, labels=labels, settings=settings, offline=offline)
+    except BertkitError as fault:
+        raise together([fault, *_absent_data(fault, found, data)]) from fault
     if run is None:
         listen(Note(message=f"newest finished run: {model.name}"))
     listen(Phase(name="reading data"))
@@ -185,6 +188,17 @@ def _unlabelled(rows: Split, adapter: Adapter) -> DataError:
     return DataError(
         f"{rows.source}: the split '{rows.name}' has no labels, so it can be predicted but not scored.{where}"
     )
+
+
+def _absent_data(fault: BertkitError, task: Task | None, data: Data | None) -> list[BertkitError]:
+    """Return the fault of data that is not there either, where the model could not be had without the Hub."""
+    if fault.absence is None or task is None:
+        return []
+    try:
+        sources.load(task, data=data, offline=True)
+    except BertkitError as other:
+        return [other]
+    return []
 
 
 def _split(model: Saved, data: Data | None, name: str, *, task: Task | None, offline: bool) -> Split:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from bertkit import config, processes
 from bertkit.config import DeviceConfig
 from bertkit.data import sources
 from bertkit.data.sources import Data
-from bertkit.errors import ConfigError, RunError
+from bertkit.errors import ConfigError, ModelError, RunError, looked_for
 from bertkit.events import Listener, Note, ignore
-from bertkit.run import Run
+from bertkit.run import LOCK, Run
 from bertkit.run import find as find_run
 from bertkit.task import DEFAULT_ENCODER, Task
+from bertkit.workflows import locks
 from bertkit.workflows.preparation import (
     Settings,
     prepare,
@@ -202,7 +204,7 @@ def start_of(name: str | Path, runs: Path, encoder: str, task: Task) -> Run | No
 
 def folder_or_name(given: str) -> str:
     """Return an encoder's folder as an absolute path, and any other name as it is."""
-    folder = Path(given).expanduser()
+    folder = looked_for(given, ModelError, "The encoder")
     return str(folder.resolve()) if given and folder.is_dir() else given
 
 
@@ -213,6 +215,7 @@ def asked(where: DeviceConfig) -> dict[str, Any]:
 
 
 def _existing(out: Path) -> Run | None:
+    looked_for(out, RunError, "--out")
     return Run.open(out) if (out / "run.json").is_file() else None
 
 
@@ -250,7 +253,11 @@ def _refuse_other(run: Run, request: Request, *, offline: bool) -> None:
 
 
 def already(run: Run, listen: Listener = ignore) -> Finetuned:
-    """Give back a finished run."""
+    """Give back a finished run, and clear away what a kill in its last moment left."""
+    if (run.folder / LOCK).exists():
+        with suppress(RunError), locks.run_folder(run.folder):
+            run.tidy()
+            run.keep_checkpoints(run.record["config"]["train"]["keep_checkpoints"])
     listen(Note(message=f"{run.folder} is finished already; nothing to do"))
     scores = run.scores()
     record = run.record

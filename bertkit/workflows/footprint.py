@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,41 @@ from bertkit.events import Listener, Note
 from bertkit.feeding import on_device
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
     from transformers import PreTrainedModel
+
+
+COUNTED_ROWS = 8
+"""Rows of a micro-batch that are counted."""
+
+LIBRARIES = 200_000_000
+"""Bytes on a CPU, measured with MiniLM: scikit-learn and evaluate, which come with the first evaluation, take 100 MB,
+products that oneDNN compiles, one a shape, and what the heap does not give back the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Memory that a training takes beyond what the process holds before its first step, in bytes."""
+
+    training: int
+    """Gradients, moments and what one micro-batch keeps for the backward pass."""
+    finishing: int
+    """The moments, and a whole checkpoint beside them when the best one is read back."""
+    libraries: int
+    """What is imported to score, and what oneDNN compiles."""
+    disk: int
+    """Of the three checkpoints that are kept, and of a fourth while it is written."""
+
+    @property
+    def size(self) -> int:
+        """Return the most that is needed at one time."""
+        return max(self.training, self.finishing) + self.libraries
+
+    def times(self, number: int) -> Need:
+        """Return what so many processes take on one machine; one of them writes."""
+        several = {name: getattr(self, name) * number for name in ("training", "finishing", "libraries")}
+        return replace(self, **several)
 
 
 def of(
@@ -23,48 +57,112 @@ def of(
     features: Sequence[Feature],
     batches: TrainingBatches,
     accelerator: Accelerator,
-) -> memory.Need:
+) -> Need:
     """Return the memory that training takes beyond what the process holds now.
 
-    What the backward pass needs is counted on the longest row and scaled to the largest micro-batch. Random numbers
-    and weights are left as they were.
+    What the backward pass needs is counted on a few rows of the largest micro-batch and scaled to all of it. Random
+    numbers and weights are left as they were.
     """
-    trained = sum(parameter.numel() for parameter in embeddings.trained(model).values())
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    row = int(batches.lengths.argmax())
-    random_state = loop.generators()
-    training = model.training
+    random_state, training = loop.generators(), model.training
     model.train()
     try:
-        kept = _kept(adapter, model, features[row], accelerator)
+        kept = _kept(adapter, model, [features[row] for row in batches.largest_micro_batch()], accelerator)
     finally:
         model.train(training)
         loop.set_generators(*random_state)
-    share = batches.most_tokens / max(1, len(features[row]))
-    cast = trained if accelerator.mixed_precision != "no" else 0
-    return memory.need(parameters=parameters, trained=trained, kept=int(kept * share), cast=cast)
+    return counted(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trained=sum(parameter.numel() for parameter in embeddings.trained(model).values()),
+        kept=kept,
+        libraries=LIBRARIES if accelerator.device.type == "cpu" else 0,
+    )
 
 
-def _kept(adapter: Adapter, model: PreTrainedModel, feature: Feature, accelerator: Accelerator) -> int:
-    """Return the bytes that the loss of one row keeps for its backward pass."""
+def counted(*, parameters: int, trained: int, kept: int, libraries: int = 0) -> Need:
+    """Return what training in float32 weights takes beyond the weights themselves.
+
+    Args:
+        parameters: elements of the model, as a checkpoint holds it.
+        trained: elements that have a gradient and the two moments of AdamW.
+        kept: bytes that the largest micro-batch keeps for the backward pass.
+        libraries: bytes that come with code.
+    """
+    moments, checkpoint = 8 * trained, 4 * parameters + 8 * trained
+    return Need(
+        training=4 * trained + moments + kept,
+        finishing=moments + checkpoint,
+        libraries=libraries,
+        disk=4 * checkpoint,
+    )
+
+
+def _kept(adapter: Adapter, model: PreTrainedModel, rows: Sequence[Feature], accelerator: Accelerator) -> int:
+    """Return the bytes that the loss of a micro-batch keeps for its backward pass, from a few of its rows.
+
+    They go through once and twice: what comes with the second time comes with each further one, and the rest, such as
+    weights in 16 bits, only once.
+    """
+    few = _few(rows)
+
+    def kept(some: Sequence[Feature]) -> int:
+        def loss() -> torch.Tensor:
+            batch = on_device(adapter.collate(some), accelerator.device)
+            with accelerator.autocast():
+                return adapter.loss(model(**adapter.inputs(batch)), batch).sum
+
+        return kept_for_backward(loss, besides=chain(model.parameters(), model.buffers()))
+
+    once, twice = kept(few), kept([*few, *few])
+    return once + round((twice - once) * (len(rows) / len(few) - 1))
+
+
+def _few(rows: Sequence[Feature]) -> Sequence[Feature]:
+    """Return rows as long, and as padded, as the whole micro-batch: the longest, and some that make up the mean.
+
+    So the count is right for layers that see padding and for those that do not.
+    """
+    if len(rows) <= COUNTED_ROWS:
+        return rows
+    longest, *others = sorted(rows, key=len, reverse=True)
+    mean = sum(map(len, rows)) / len(rows)
+    wanted = (COUNTED_ROWS * mean - len(longest)) / (COUNTED_ROWS - 1)
+    return [longest, *sorted(others, key=lambda row: abs(len(row) - wanted))[: COUNTED_ROWS - 1]]
+
+
+def kept_for_backward(forward: Callable[[], torch.Tensor], *, besides: Iterator[torch.Tensor]) -> int:
+    """Return the bytes that a forward pass keeps for the backward pass, each storage once.
+
+    Args:
+        forward: gives the loss.
+        besides: tensors that are there anyway, such as the parameters.
+    """
     import torch
 
-    def loss() -> torch.Tensor:
-        batch = on_device(adapter.collate([feature]), accelerator.device)
-        with accelerator.autocast():
-            return adapter.loss(model(**adapter.inputs(batch)), batch).sum
+    known = {tensor.untyped_storage().data_ptr() for tensor in besides}
+    sizes: dict[int, int] = {}
 
-    return memory.kept_for_backward(loss, besides=chain(model.parameters(), model.buffers()))
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        # Without its history: an output that keeps itself would never be freed.
+        return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = forward()
+    # The graph is alive until here, so no storage was freed and its place given to another.
+    del loss
+    return sum(sizes.values())
 
 
-def warn(need: memory.Need, listen: Listener) -> None:
+def warn(need: Need, listen: Listener) -> None:
     """Say that a training on the CPU takes more memory than is free, before the kernel ends it."""
     free = memory.free()
     if free is not None and need.size > free.size:
         listen(Note(message=shortage(need, free), level="warning"))
 
 
-def shortage(need: memory.Need, free: memory.Free) -> str:
+def shortage(need: Need, free: memory.Free) -> str:
     """Return the sentence that says what is missing, and what would take less."""
     smaller = (
         "" if need.finishing > need.training else "a smaller train.micro_batch_tokens, which changes no result, or "

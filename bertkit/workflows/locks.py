@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bertkit.errors import RunError
@@ -35,23 +35,24 @@ def run_folder(folder: Path) -> Iterator[None]:
         RunError: if another one does, or the folder cannot be written.
     """
     file = folder / LOCK
-    try:
-        with alone(file) as mine:
-            if not mine:
-                raise RunError(
-                    f"{folder} is in use: another process trains in it. Wait until it has ended, or name another --out."
-                )
-            try:
-                yield
-            finally:
-                # While it is held: whoever waits for it finds that it is gone, and makes a new one.
+    with ExitStack() as held:
+        try:
+            mine = held.enter_context(alone(file))
+        except OSError as error:
+            raise RunError(
+                f"{folder} cannot be written: {error.strerror or error}. Free space or name another --out."
+            ) from error
+        if not mine:
+            raise RunError(
+                f"{folder} is in use: another process trains in it. Wait until it has ended, or name another --out."
+            )
+        try:
+            yield
+        finally:
+            # While it is held: whoever waits for it finds that it is gone, and makes a new one. Left behind where the
+            # folder cannot be written any more, it does no harm.
+            with suppress(OSError):
                 file.unlink(missing_ok=True)
-    except OSError as error:
-        if error.filename != str(file):
-            raise
-        raise RunError(
-            f"{folder} cannot be written: {error.strerror or error}. Free space or name another --out."
-        ) from error
 
 
 @contextmanager

@@ -2,20 +2,20 @@
 
 ``<out>.part/`` holds
 
-- ``rows.jsonl`` and ``rejects.jsonl``: what was written, complete lines and perhaps, behind them, one that is not;
-- ``journal.jsonl``: a line for each time that a chunk was written: how many rows of the input were read, and the
-  SHA-256 of all that was read and of all that was written so far;
-- ``about.json``: by which model, and how;
+- ``rows.jsonl`` and ``rejects.jsonl``: what was written so far;
+- ``state.json``: by which model the rows were predicted, and how; how many rows of the input were read; the SHA-256 of
+  what was read and of what was written until then;
 - ``lock``: held by the process that writes; the operating system takes it off one that dies.
 
-Lines are written first and the journal after them, so what a kill, a full disk or a power cut leaves behind the last
-line of the journal that still holds is cut off, and the input is read on from there: no row is lost and none comes
-twice. The input's rows before that place are read again and must have the same hash; those behind it may have changed,
-so a bad row can be mended. The output takes its place by a rename, once it is whole.
+Lines are written and synced first, and the state is replaced after them. What stands behind the place that it names is
+cut off, and the input is read on from there: no row is lost and none comes twice. The rows of the input before that
+place are read again and must have the same hash; those behind it may have changed, so that a bad row can be mended.
+The output takes its place by a rename, once it is whole.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -23,29 +23,28 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bertkit.data import Example
 from bertkit.data.lines import BadRow, Row
 from bertkit.errors import BertkitError, RunError
 from bertkit.events import Listener, Note
 from bertkit.run import json_line, write_json
 from bertkit.workflows import locks
 
-ABOUT, JOURNAL, ROWS, REJECTS, LOCK = "about.json", "journal.jsonl", "rows.jsonl", "rejects.jsonl", "lock"
-FORMATTED = "formatted"
-"""The output in another format than JSON Lines; made anew from the rows each time."""
-MARK_SECONDS = 0.1
-"""Least time between two lines of the journal, so that chunks of one row do not make it as long as the output."""
+STATE, ROWS, REJECTS, LOCK = "state.json", "rows.jsonl", "rejects.jsonl", "lock"
+FINISHED = "finished"
+"""The output in another form than its rows, as gzip or in a format of the task type; made anew each time."""
+SECONDS = 1.0
+"""Least time between two states: syncing takes milliseconds, and chunks of a few rows hardly more."""
 BLOCK = 1 << 20
 NOTHING = hashlib.sha256().hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
-    """A line of the journal: a place between two chunks."""
+class Done:
+    """How far an output is: a place between two chunks."""
 
     num_read: int = 0
     """Rows of the input, good and bad."""
@@ -65,36 +64,28 @@ class _Growing:
     """A file that is written at its end, and the hash of what it holds."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = 0
-        self.digest = hashlib.sha256()
         path.touch()
         self.file = path.open("r+b")
+        self.size = 0
+        self.digest = hashlib.sha256()
 
-    def matches(self, size: int, digest: str) -> bool:
-        """Read on up to ``size`` and say whether what is there has this hash; False leaves the place where it was."""
-        ahead = self.digest.copy()
-        self.file.seek(self.size)
-        left = size - self.size
-        while left > 0 and (block := self.file.read(min(left, BLOCK))):
-            ahead.update(block)
-            left -= len(block)
-        if left or ahead.hexdigest() != digest:
-            return False
-        self.size, self.digest = size, ahead
-        return True
-
-    def cut(self) -> None:
-        """Drop what stands behind the place."""
+    def back_to(self, size: int, digest: str = NOTHING) -> bool:
+        """Drop what stands behind ``size``; say whether what stands before it has this hash."""
+        self.file.seek(0)
+        self.size, self.digest = 0, hashlib.sha256()
+        while block := self.file.read(min(size - self.size, BLOCK)):
+            self.size += len(block)
+            self.digest.update(block)
         self.file.truncate(self.size)
         self.file.seek(self.size)
+        return self.size == size and self.digest.hexdigest() == digest
 
     def write(self, lines: Iterable[str]) -> None:
         """Write lines at the end."""
         data = "".join(f"{line}\n" for line in lines).encode("utf-8")
         self.file.write(data)
-        self.digest.update(data)
         self.size += len(data)
+        self.digest.update(data)
 
     def sync(self) -> None:
         """Have the disk hold what was written."""
@@ -105,43 +96,49 @@ class _Growing:
 class Partial:
     """The folder ``<out>.part``, locked; made by :func:`opened`."""
 
-    def __init__(self, out: Path, folder: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, about: Mapping[str, Any]) -> None:
         self.out = out
-        self.folder = folder
+        self.folder = folder_of(out)
         self.about = about
-        self.done = Mark()
-        """What the journal says was done before this process."""
-        self.num_read = self.num_rows = self.num_truncated = self.num_rejected = 0
-        self._read = hashlib.sha256()
-        self._marked = time.monotonic()
-        self._check_about()
-        self._rescue()
-        self._rows, self._rejects = _Growing(folder / ROWS), _Growing(folder / REJECTS)
-        self._journal = (folder / JOURNAL).open("a+b")
-        self._go_back()
-        write_json(folder / ABOUT, about)
+        self.begun = self.saved = self.done = self._found()
+        """How far it was before this process; how far the state says that it is; how far it is."""
+        self._digest = hashlib.sha256()
+        self._num_read = 0
+        self._saved_at = time.monotonic()
+        if self.begun.num_rows and not (self.folder / ROWS).exists() and out.is_file():
+            # A kill between the rename and the end; whether these are the rows, their hash says.
+            shutil.copyfile(out, self.folder / ROWS)
+        self._rows = _Growing(self.folder / ROWS)
+        self._rejects = _Growing(self.folder / REJECTS)
 
-    # What is there -------------------------------------------------------------------------------------------
+    def go_back(self) -> bool:
+        """Cut off what was not saved; say whether what was is undamaged, and start anew otherwise."""
+        is_whole = self._rows.back_to(self.begun.rows_size, self.begun.rows)
+        is_whole &= self._rejects.back_to(self.begun.rejects_size, self.begun.rejects)
+        if not is_whole:
+            self.begun = self.saved = self.done = Done()
+            self._rows.back_to(0)
+            self._rejects.back_to(0)
+        return is_whole
 
-    def _check_about(self) -> None:
-        """Refuse to mix the predictions of two models or ways.
+    def _found(self) -> Done:
+        """Return how far the state says that the output is.
 
         Raises:
-            RunError: naming the first thing that differs.
+            RunError: if another model or way made it, naming the first thing that differs.
         """
         try:
-            before = json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            before = None
-        if not isinstance(before, dict):
-            # Without it nobody knows what made the rows.
-            for name in (JOURNAL, ROWS, REJECTS):
-                (self.folder / name).unlink(missing_ok=True)
-            return
+            state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+            about, done = dict(state["about"]), Done(**state["done"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return Done()
+        if any(type(value) is not type(getattr(Done, name)) for name, value in asdict(done).items()):
+            return Done()
         for key, value in self.about.items():
-            if before.get(key) != value and key != "name":
-                was, now = (_shown(key, about) for about in (before, self.about))
+            if about.get(key) != value and key != "name":
+                was, now = _shown(key, about), _shown(key, self.about)
                 raise self.refused(f"holds rows predicted with {was}, and this command has {now}")
+        return done
 
     def refused(self, why: str) -> RunError:
         """Return the error of what is there and cannot be gone on with."""
@@ -150,59 +147,11 @@ class Partial:
             "--out."
         )
 
-    def _rescue(self) -> None:
-        """Take the rows back from their final place, where a kill came between the rename and the end."""
-        if not (self.folder / ROWS).exists() and self.out.is_file():
-            marks = list(self._marks((self.folder / JOURNAL).read_bytes())) if (self.folder / JOURNAL).exists() else []
-            if marks and _sha256(self.out) == marks[-1][0].rows:
-                shutil.copyfile(self.out, self.folder / ROWS)
-
-    @staticmethod
-    def _marks(journal: bytes) -> Iterator[tuple[Mark, int]]:
-        """Yield the whole lines of a journal, and where each ends."""
-        names = {field.name for field in fields(Mark)}
-        end = 0
-        for line in journal.splitlines(keepends=True):
-            end += len(line)
-            try:
-                found = json.loads(line)
-            except ValueError:
-                return
-            if not line.endswith(b"\n") or not isinstance(found, dict) or found.keys() != names:
-                return
-            yield Mark(**found), end
-
-    def _go_back(self) -> None:
-        """Go back to the last place of the journal that what is written agrees with."""
-        self._journal.seek(0)
-        end = 0
-        for mark, after in self._marks(self._journal.read()):
-            if not self._rows.matches(mark.rows_size, mark.rows):
-                break
-            if not self._rejects.matches(mark.rejects_size, mark.rejects):
-                break
-            self.done, end = mark, after
-        # Rows that agree with a line of the journal whose rejects do not are too many.
-        if self._rows.size != self.done.rows_size:
-            self._rows.file.close()
-            self._rows = _Growing(self.folder / ROWS)
-            self._rows.matches(self.done.rows_size, self.done.rows)
-        self._rows.cut()
-        self._rejects.cut()
-        self._journal.truncate(end)
-        self.num_rows, self.num_truncated = self.done.num_rows, self.done.num_truncated
-        self.num_rejected = self.done.num_rejected
-
-    def pairs(self, column: str) -> Iterator[tuple[Example, Any]]:
-        """Yield the rows that were done before this process, with their predictions."""
-        left = self.done.num_rows
-        with (self.folder / ROWS).open("rb") as file:
-            while left:
-                row = json.loads(file.readline())
-                yield row, row.pop(column)
-                left -= 1
-
-    # Going on ------------------------------------------------------------------------------------------------
+    def lines(self) -> Iterator[str]:
+        """Yield the lines of the rows that were done before this process."""
+        with (self.folder / ROWS).open(encoding="utf-8", newline="\n") as file:
+            for _ in range(self.begun.num_rows):
+                yield file.readline()
 
     def unread(self, rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
         """Yield the rows behind those that are done; those are held against the hash of what was read then.
@@ -210,15 +159,16 @@ class Partial:
         Raises:
             RunError: if they are not the same rows.
         """
+        before = self.begun.num_read
         for row in rows:
-            self._read.update(_fingerprint(row))
-            self.num_read += 1
-            if self.num_read == self.done.num_read and self._read.hexdigest() != self.done.read:
-                raise self.refused(f"holds the predictions of other rows than the {self.num_read} up to {row.place}")
-            if self.num_read > self.done.num_read:
+            self._digest.update(_fingerprint(row))
+            self._num_read += 1
+            if self._num_read == before and self._digest.hexdigest() != self.begun.read:
+                raise self.refused(f"holds the predictions of other rows than the {before} up to {row.place}")
+            if self._num_read > before:
                 yield row
-        if self.num_read < self.done.num_read:
-            raise self.refused(f"is of {self.done.num_read} rows, and the input has {self.num_read}")
+        if self._num_read < before:
+            raise self.refused(f"is of {before} rows, and the input has {self._num_read}")
 
     def keep(self, rows: Sequence[str], rejects: Sequence[str], *, num_truncated: int) -> None:
         """Write a chunk: all that came of the rows that were read since the last one.
@@ -230,78 +180,93 @@ class Partial:
         """
         self._rows.write(rows)
         self._rejects.write(rejects)
-        self.num_rows += len(rows)
-        self.num_rejected += len(rejects)
-        self.num_truncated += num_truncated
-        self._agreed = self._mark_of()
-        if time.monotonic() - self._marked >= MARK_SECONDS:
-            self._write_mark()
-
-    def _mark_of(self) -> Mark:
-        return Mark(
-            num_read=self.num_read,
-            num_rows=self.num_rows,
-            num_truncated=self.num_truncated,
-            num_rejected=self.num_rejected,
-            read=self._read.hexdigest(),
+        self.done = Done(
+            num_read=self._num_read,
+            num_rows=self.done.num_rows + len(rows),
+            num_truncated=self.done.num_truncated + num_truncated,
+            num_rejected=self.done.num_rejected + len(rejects),
+            read=self._digest.hexdigest(),
             rows_size=self._rows.size,
             rows=self._rows.digest.hexdigest(),
             rejects_size=self._rejects.size,
             rejects=self._rejects.digest.hexdigest(),
         )
+        if time.monotonic() - self._saved_at >= SECONDS:
+            self.save()
 
-    _agreed: Mark | None = None
-    """The place behind the last chunk that was kept and that the journal does not have yet."""
-
-    def _write_mark(self) -> None:
-        if self._agreed is None:
+    def save(self) -> None:
+        """Have the disk hold what was kept, and the state say so."""
+        if self.saved == self.done:
             return
-        self._rows.file.flush()
-        self._rejects.file.flush()
-        self._journal.write(json.dumps(asdict(self._agreed)).encode() + b"\n")
-        self._journal.flush()
-        self._agreed, self._marked = None, time.monotonic()
-
-    def write_formatted(self, lines: Iterable[str]) -> None:
-        """Write the whole output in a format of its own, beside the rows."""
-        with (self.folder / FORMATTED).open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-
-    # The end -------------------------------------------------------------------------------------------------
-
-    def finish(self, *, formatted: bool) -> None:
-        """Move the output, whole, to its place; the rejects before it."""
-        self._write_mark()
         self._rows.sync()
         self._rejects.sync()
+        write_json(self.folder / STATE, {"about": self.about, "done": asdict(self.done)})
+        self.saved, self._saved_at = self.done, time.monotonic()
+
+    def finish(self, lines: Iterable[str], *, formatted: bool) -> None:
+        """Move the output, whole, to its place; the rejects before it.
+
+        Args:
+            lines: of the output; a chunk is kept when the first of its lines is taken.
+            formatted: they are in a format of their own.
+        """
+        whole = self.folder / ROWS
+        if formatted:
+            whole = self._written(f"{line}\n".encode("utf-8", "backslashreplace") for line in lines)
+        else:
+            for _ in lines:
+                pass
+        self.save()
+        if not formatted and self.out.suffix == ".gz":
+            with (self.folder / ROWS).open("rb") as rows:
+                whole = self._written(rows)
         beside = rejects_of(self.out)
-        if self.num_rejected:
+        if self.done.num_rejected:
             # A copy: until the output is in place, the folder holds all that another process needs.
             shutil.copyfile(self.folder / REJECTS, self.folder / f".{REJECTS}")
             os.replace(self.folder / f".{REJECTS}", beside)
         else:
             # Of an earlier output of this name.
             beside.unlink(missing_ok=True)
-        os.replace(self.folder / (FORMATTED if formatted else ROWS), self.out)
+        os.replace(whole, self.out)
         self.close()
+        self._remove()
+
+    def _written(self, lines: Iterable[bytes]) -> Path:
+        """Write the whole output, as gzip where it is called so; the same lines always become the same bytes."""
+        whole = self.folder / FINISHED
+        with whole.open("wb") as file:
+            if self.out.suffix == ".gz":
+                with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                    packed.writelines(lines)
+            else:
+                file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        return whole
+
+    def _remove(self) -> None:
+        """Remove the folder; the lock last, so that no other process begins in what is being removed."""
+        for name in (STATE, ROWS, REJECTS, FINISHED):
+            (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def leave(self) -> int:
-        """Keep what was done for the same command; return how many rows that is."""
-        with suppress(OSError):
-            self._write_mark()
+    def leave(self) -> str:
+        """Keep what was done for the same command; return the words that say so, none where there is nothing."""
+        with suppress(OSError, RunError):
+            self.save()
         self.close()
-        if not self.num_rows and not self.num_rejected:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        return self.num_rows
+        number = self.saved.num_rows
+        if not self.saved.num_read:
+            self._remove()
+            return ""
+        return f"{number:,} {'row is' if number == 1 else 'rows are'} kept in {self.folder}"
 
     def close(self) -> None:
         """Close the files; a full disk refuses even that."""
-        for file in (self._rows.file, self._rejects.file, self._journal):
+        for growing in (self._rows, self._rejects):
             with suppress(OSError):
-                file.close()
+                growing.file.close()
 
 
 def folder_of(out: Path) -> Path:
@@ -332,28 +297,21 @@ def opened(out: Path, about: Mapping[str, Any], listen: Listener) -> Iterator[Pa
             folder.mkdir(exist_ok=True)
             if not stack.enter_context(locks.alone(folder / LOCK)):
                 raise RunError(f"{out} is being written by another process. Wait for it, or name another --out.")
-            partial = Partial(out, folder, about)
-        if partial.num_rows or partial.num_rejected:
-            listen(Note(message=f"{folder}: going on behind row {partial.done.num_read:,}"))
+            partial = Partial(out, about)
         try:
             with _disk_errors(out):
+                if not partial.go_back():
+                    listen(Note(message=f"{folder} is damaged: starting anew", level="warning"))
+                elif partial.begun.num_read:
+                    listen(Note(message=f"{folder}: going on behind row {partial.begun.num_read:,}"))
                 yield partial
-        except BertkitError as error:
+        except BaseException as error:
             kept = partial.leave()
-            if not kept or str(folder) in str(error):
-                raise
-            raise type(error)(f"{error} {_kept(folder, kept)}, and the same command goes on from there.") from error
-        except KeyboardInterrupt:
-            if kept := partial.leave():
-                listen(Note(message=f"{_kept(folder, kept)}: the same command goes on from there"))
+            if kept and isinstance(error, BertkitError) and str(folder) not in str(error):
+                raise type(error)(f"{error} {kept}, and the same command goes on from there.") from error
+            if kept and isinstance(error, KeyboardInterrupt):
+                listen(Note(message=f"{kept}: the same command goes on from there"))
             raise
-        except BaseException:
-            partial.leave()
-            raise
-
-
-def _kept(folder: Path, number: int) -> str:
-    return f"{number:,} {'row is' if number == 1 else 'rows are'} kept in {folder}"
 
 
 @contextmanager
@@ -380,15 +338,11 @@ def _shown(key: str, about: Mapping[str, Any]) -> str:
     return f"{key} {text if len(text) <= 80 else f'{text[:77]}...'}"
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened_file:
-        return hashlib.file_digest(opened_file, "sha256").hexdigest()
-
-
 def model_hash(folder: Path) -> str:
     """Return the SHA-256 of a model folder's weights, configuration, tokenizer and facts."""
     found = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in {".safetensors", ".json", ".txt", ".model"} and file.is_file():
-            found.update(f"{file.name}\0{_sha256(file)}\n".encode())
+            with file.open("rb") as data:
+                found.update(f"{file.name}\0{hashlib.file_digest(data, 'sha256').hexdigest()}\n".encode())
     return found.hexdigest()

@@ -20,7 +20,7 @@ from bertkit.events import Listener, Note, Phase, Progress, ignore
 from bertkit.run import json_line
 from bertkit.task import Task
 from bertkit.workflows import partial, rejects, saved
-from bertkit.workflows.partial import Partial
+from bertkit.workflows.partial import Done, Partial
 from bertkit.workflows.preparation import Settings, tables, task_of
 from bertkit.workflows.rejects import Rejected
 from bertkit.workflows.saved import Opened, Saved
@@ -231,23 +231,21 @@ class Predictions(Iterator[str]):
         kept: Partial | None = None,
     ) -> None:
         self.run = predictor.model.name
-        self.num_rows = kept.num_rows if kept else 0
+        before = kept.begun if kept else Done()
+        self.num_rows = before.num_rows
         """Rows predicted so far, by earlier processes too."""
-        self.num_truncated = kept.num_truncated if kept else 0
+        self.num_truncated = before.num_truncated
         """Those of them whose text the model did not see whole."""
-        self.num_rejected = kept.num_rejected if kept else 0
+        self.num_rejected = before.num_rejected
         """Rows that could not be predicted."""
         self.skip = skip
         self._listen = listen
         self._column = predictor.model.predict.column
-        adapter = predictor.model.adapter
-        pairs = self._counted(predictor, rows, kept)
-        self._lines: Iterator[str]
-        if format in ("", JSON_LINES):
-            self._lines = map(self._line, pairs)
-        else:
-            before = kept.pairs(self._column) if kept else ()
-            self._lines = adapter.writers[format](adapter, chain(before, pairs))
+        self._lines = self._counted(predictor, rows, kept)
+        if format not in ("", JSON_LINES):
+            adapter, earlier = predictor.model.adapter, kept.lines() if kept else ()
+            # Of JSON again: what a killed process wrote is only there as that, and no cell may differ by where it was.
+            self._lines = adapter.writers[format](adapter, map(self._pair, chain(earlier, self._lines)))
 
     def __next__(self) -> str:
         return next(self._lines)
@@ -260,22 +258,25 @@ class Predictions(Iterator[str]):
     def _line(self, pair: tuple[Example, Prediction]) -> str:
         return json_line({**pair[0], self._column: pair[1]})
 
-    def _counted(
-        self, predictor: Predictor, rows: Iterable[Row | BadRow], kept: Partial | None
-    ) -> Iterator[tuple[Example, Prediction]]:
+    def _pair(self, line: str) -> tuple[Example, Prediction]:
+        row = json.loads(line)
+        return row, row.pop(self._column)
+
+    def _counted(self, predictor: Predictor, rows: Iterable[Row | BadRow], kept: Partial | None) -> Iterator[str]:
+        """Yield the lines of JSON of the rows that were not done before."""
         for chunk in predictor.chunks(rows, skip=self.skip):
+            lines = [self._line(pair) for pair in chunk.pairs]
             cut = sum(bool(prediction.get("truncated", False)) for _, prediction in chunk.pairs)
             if kept:
-                lines = [bad.line() for bad in chunk.rejected]
-                kept.keep([self._line(pair) for pair in chunk.pairs], lines, num_truncated=cut)
+                kept.keep(lines, [bad.line() for bad in chunk.rejected], num_truncated=cut)
             else:
                 for bad in chunk.rejected:
                     self._listen(Note(message=f"skipped {bad.place}: {bad.reason}", level="warning"))
             self.num_rejected += len(chunk.rejected)
             self.num_truncated += cut
-            for pair in chunk.pairs:
+            for line in lines:
                 self.num_rows += 1
-                yield pair
+                yield line
                 if self.num_rows % 256 == 0:
                     self._listen(Progress(name="predicting", done=self.num_rows))
         if self.num_truncated:
@@ -345,21 +346,11 @@ def predict_file(
     if out is None:
         return Predictions(predictor, given.rows(predictor), listen, **about)
     with partial.opened(out, _identity(predictor, options), listen) as kept:
-        if kept.num_rejected and on_error == "stop":
+        if kept.begun.num_rejected and on_error == "stop":
             raise kept.refused("holds rows that were skipped, and --on-error is stop")
         lines = Predictions(predictor, kept.unread(given.rows(predictor)), listen, kept=kept, **about)
-        _write(lines, kept, formatted=format not in ("", JSON_LINES))
+        kept.finish(lines, formatted=format not in ("", JSON_LINES))
     return lines
-
-
-def _write(lines: Predictions, kept: Partial, *, formatted: bool) -> None:
-    if formatted:
-        kept.write_formatted(lines)
-    else:
-        # Each chunk was written when it was done.
-        for _ in lines:
-            pass
-    kept.finish(formatted=formatted)
 
 
 def _identity(predictor: Predictor, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from bertkit.catalog import find_task, is_data_file
 from bertkit.config import EvalConfig, PredictConfig, TrainConfig
 from bertkit.data import Dataset, Split, cache, check, holdout, sources
 from bertkit.data.sources import Data
-from bertkit.errors import DataError, joined
+from bertkit.errors import ConfigError, DataError, joined
 from bertkit.events import Listener, Note, Phase
 from bertkit.task import DataSource, Task
 
@@ -91,6 +91,8 @@ def tables(settings: Settings) -> dict[str, Any]:
         place = tree
         for name in path:
             place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"The setting '{key}' goes below '{name}', which another one sets to {place!r}.")
         if isinstance(value, Mapping) and isinstance(place.get(last), dict):
             place[last] |= value
         else:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from bertkit import device, loop
 from bertkit.adapters.base import Feature
 from bertkit.data.batches import TrainingBatches
 from bertkit.device import Device
-from bertkit.events import Step
+from bertkit.events import Listener, Note, Step
 from bertkit.workflows.preparation import Prepared, import_libraries
-from bertkit.workflows.training import Training, batches_of, objective_of
+from bertkit.workflows.training import Training, batches_of, events_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,6 +29,7 @@ class Rehearsal:
     batches: TrainingBatches
     place: Device
     accelerator: Accelerator
+    tell: Listener
 
     @classmethod
     def of(cls, training: Training, prepared: Prepared, source: Source) -> Rehearsal:
@@ -47,21 +47,26 @@ class Rehearsal:
             batches=batches_of(prepared, train, training.request.seed),
             place=place,
             accelerator=accelerator,
+            tell=training.tell,
         )
 
     def first_steps(self, number: int) -> list[Step]:
         """Take the first ``number`` steps, or as many as there are; evaluations, which change nothing, are left out."""
-        adapter, train = self.prepared.adapter, self.features["train"]
         metric = self.prepared.task.metrics[0]
-        events = loop.training(
-            self.loaded.model,
+        taken: list[Step] = []
+        for event in events_of(
+            # No score is better than another here, and early stopping would end it.
+            replace(self.prepared, train=replace(self.prepared.train, patience=0)),
+            self.loaded,
+            self.features["train"],
             self.batches,
-            objective_of(self.prepared),
-            collate=lambda rows: adapter.collate([train[row] for row in rows]),
-            config=replace(self.prepared.train, patience=0),
-            accelerator=self.accelerator,
-            metric=metric,
-            better=adapter.better,
+            self.accelerator,
             evaluate=lambda: loop.Evaluation(scores={metric: 0.0}),
-        )
-        return list(islice((event for event in events if isinstance(event, Step)), number))
+        ):
+            if isinstance(event, Note):
+                self.tell(event)
+            if isinstance(event, Step):
+                taken.append(event)
+                if len(taken) == number:
+                    break
+        return taken

@@ -53,6 +53,7 @@ def as_json(rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
             if "Infinity" in line or "NaN" in line:
                 json.loads(line, parse_constant=no_constant)
         except (ValueError, TypeError, RecursionError) as error:
-            yield BadRow(place=row.place, reason=f"it cannot be written as JSON: {error}", content=repr(row.example))
+            shown = None if isinstance(error, RecursionError) else repr(row.example)
+            yield BadRow(place=row.place, reason=f"it cannot be written as JSON: {error}", content=shown)
         else:
             yield row

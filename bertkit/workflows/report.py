@@ -12,7 +12,7 @@ from urllib.parse import quote
 from bertkit import report
 from bertkit.adapters.base import Adapter, Example, Feature, Prediction
 from bertkit.data import Split
-from bertkit.errors import ConfigError, RunError
+from bertkit.errors import ConfigError, RunError, looked_for
 from bertkit.events import Listener, Note, Phase
 from bertkit.report.groups import CUT, WHOLE, WINDOWS, Scorer
 from bertkit.report.parts import Link, Table
@@ -41,7 +41,7 @@ def place(model: Saved, split: str, given: str | Path) -> Path | None:
     A run has the page of ``validation`` at its top, beside ``scores.json``, and others beside their ``evals/`` file.
     """
     if given:
-        return None if str(given) == NONE else Path(given).expanduser()
+        return None if str(given) == NONE else looked_for(given, RunError, "--report")
     if model.run is None:
         return None
     return model.run.folder / (NAME if split == "validation" else f"evals/{split}/{NAME}")
@@ -177,7 +177,7 @@ def suite(found: Summary, of: Suite, *, folder: Path, given: str | Path = "", li
     """
     if str(given) == NONE:
         return None
-    where = Path(given).expanduser() if given else folder / NAME
+    where = looked_for(given, RunError, "--report") if given else folder / NAME
     listen(Phase(name="writing the report"))
     done = [task for task in found.tasks if task not in found.unfinished]
     runs = [(member, run) for task in done for member in of.of(task) if (run := of.finished(member)) is not None]

@@ -33,7 +33,7 @@ class RunLine:
     def of(cls, run: Run) -> RunLine:
         """Read the line of a run."""
         record = run.record
-        metric = record["resolved_task"]["metrics"][0]
+        metric = next(map(str, record["resolved_task"]["metrics"]), "")
         splits: dict[str, Any] = {}
         with suppress(RunError):
             splits = run.scores().get("splits", {})
@@ -73,6 +73,6 @@ def show(run: str | Path | None = None, *, runs: str | Path = "runs") -> dict[st
 def _read(file: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file} is damaged: {error}. Remove it; 'bertkit eval' writes it anew.") from error
     return found

@@ -13,7 +13,7 @@ from bertkit import adapters, backends, config, device, encoder, unpad
 from bertkit.adapters.base import Adapter, Example
 from bertkit.config import Backend, DeviceConfig, EvalConfig, PredictConfig, TrainConfig
 from bertkit.encoder import Encoder, Source
-from bertkit.errors import ConfigError, ModelError, RunError, joined
+from bertkit.errors import ConfigError, ModelError, RunError, joined, looked_for
 from bertkit.run import MODEL_FACTS, Run, holds_runs
 from bertkit.run import find as find_run
 from bertkit.task import DataSource, Task, from_table
@@ -152,7 +152,7 @@ def find(
         raise ConfigError(
             "--set eval.calibrate changes nothing about a trained model: 'bertkit finetune' calibrates, after training."
         )
-    folder = Path(where).expanduser() if where is not None else None
+    folder = looked_for(where, RunError, "The run or model") if where is not None else None
     if folder is not None and (folder / MODEL_FACTS).is_file():
         return _of_facts(str(folder), folder, None, task, labels, settings)
     named_run = (runs / str(where) / "run.json").is_file() or holds_runs(runs / str(where))
@@ -234,6 +234,7 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     if missing:
         raise RunError(f"{file} is damaged: it lacks {', '.join(sorted(missing))}.")
     wrong = [name for name, kind in kinds.items() if not isinstance(facts[name], kind)]
+    wrong += [name for name in ("eval", "options") if not isinstance(facts.get(name, {}), dict)]
     if wrong or not all(isinstance(name, str) for name in (*facts["labels"], *facts["metrics"])):
         raise RunError(f"{file} is damaged: {joined(wrong or ['labels or metrics'])} cannot be what it says there.")
     return facts

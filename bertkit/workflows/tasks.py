@@ -8,8 +8,8 @@ from typing import Any
 
 from bertkit import adapters, catalog
 from bertkit.data import Split, files
-from bertkit.errors import DataError, TaskError, did_you_mean
-from bertkit.task import DataSource, Task
+from bertkit.errors import DataError, TaskError, did_you_mean, looked_for
+from bertkit.task import DataSource, Task, stays_below
 
 LOOKED_AT = 20
 """Rows by whose columns the task type is guessed."""
@@ -72,8 +72,8 @@ def new(data: Path, *, out: Path | None = None, overrides: Mapping[str, Any] | N
         TaskError: if the task file exists already or cannot be written, an override is no key of a task, or the rows
             do not fit the task type.
     """
-    data = data.expanduser()
-    path = (out or data.with_name(data.name.removesuffix(".gz")).with_suffix(".toml")).expanduser()
+    data = looked_for(data, DataError, "The data file")
+    path = looked_for(out or _beside(data), TaskError, "--out")
     if path.exists():
         raise TaskError(f"{path} exists already. Name another with --out, or remove it first.")
     over = dict(overrides or {})
@@ -81,9 +81,15 @@ def new(data: Path, *, out: Path | None = None, overrides: Mapping[str, Any] | N
     draft = _draft(split, over)
     sources = {"train": data, **_siblings(data)}
     draft.notes.extend(f"{file.name} is taken as {name}" for name, file in sources.items() if name != "train")
-    text = draft.text(_relative(sources, path))
+    relative, note = _relative(sources, path)
+    draft.notes.extend([note] if note else [])
+    text = draft.text(relative)
     _write(path, text)
     return NewTask(path=path, text=text, notes=draft.notes)
+
+
+def _beside(data: Path) -> Path:
+    return data.with_name(data.name.removesuffix(".gz")).with_suffix(".toml") if data.name else data
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
@@ -215,9 +221,18 @@ def _siblings(data: Path) -> dict[str, Path]:
     return {split: file for split, file in found.items() if file}
 
 
-def _relative(sources: Mapping[str, Path], task_file: Path) -> dict[str, str]:
-    base = task_file.resolve().parent
-    return {split: Path(os.path.relpath(file.resolve(), base)).as_posix() for split, file in sources.items()}
+def _relative(sources: Mapping[str, Path], task_file: Path) -> tuple[dict[str, str], str]:
+    """Return the data files as the task file may name them, and what is to be said of the place where they are.
+
+    A task file names data in its own folder or below. Data elsewhere is named as seen from its folder, for --data.
+    """
+    base = os.path.abspath(task_file.parent)
+    found = {split: Path(os.path.relpath(os.path.abspath(file), base)).as_posix() for split, file in sources.items()}
+    if all(stays_below(path) for path in found.values()):
+        return found, ""
+    (place,) = {file.parent for file in sources.values()}
+    note = f"the data is not in the folder of the task file or below, so each command needs --data {place}"
+    return {split: file.name for split, file in sources.items()}, note
 
 
 def _format(over: Mapping[str, Any]) -> str:

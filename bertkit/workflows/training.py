@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +31,13 @@ from bertkit.config import DeviceConfig
 from bertkit.data import Dataset, Split, sources
 from bertkit.data.batches import TrainingBatches
 from bertkit.data.sources import Data
+from bertkit.device import Device
 from bertkit.encoder import Encoder, Source
 from bertkit.errors import BertkitError, ConfigError, RunError, joined, one_line, together
-from bertkit.events import Checkpoint, Listener, Note, Phase, Scores, Start, Step, Stop, counter, ignore
+from bertkit.events import Checkpoint, Event, Listener, Note, Phase, Scores, Start, Step, Stop, counter, ignore
 from bertkit.run import MODEL_FACTS, Run, command_line, new_folder, now
 from bertkit.task import Task, from_table
-from bertkit.workflows import following, footprint, locks, standing
+from bertkit.workflows import following, footprint, locks, standing, surroundings
 from bertkit.workflows.preparation import (
     Prepared,
     import_libraries,
@@ -50,17 +49,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-PACKAGES = (
-    "accelerate",
-    "datasets",
-    "evaluate",
-    "numpy",
-    "scikit-learn",
-    "scipy",
-    "tokenizers",
-    "torch",
-    "transformers",
-)
 COMPARED = 64
 """Validation examples on which the saved model is compared with the trained one."""
 TOLERANCE = {"float32": 1e-5, "bf16": 3e-2, "fp16": 1e-2}
@@ -216,11 +204,12 @@ class Training:
         prepared, source = self._prepare()
         record = self._record(prepared, source)
         short = f"{prepared.task.name.replace('/', '-')}-{source.short_name}"
-        folder = new_folder(runs, name=short, out=out)
+        # Another process, started at the same time with the same --out, may have made it meanwhile.
+        made = out if out and (out / "run.json").is_file() else None
+        folder = made or new_folder(runs, name=short, out=out)
         try:
             with locks.run_folder(folder):
                 if (folder / "run.json").exists():
-                    # Another process, started at the same time, was here in between.
                     return self._go_on(folder)
                 return self._guarded(Run.begin(folder, record), prepared, source, None, new=True)
         finally:
@@ -263,7 +252,8 @@ class Training:
             elif isinstance(error, Exception):
                 # On a full disk this fails as well; the fault to tell of is the first one.
                 with suppress(RunError):
-                    run.update(status="failed", error=one_line(str(error)))
+                    rows = {"error_rows": list(error.rows)} if isinstance(error, loop.DivergedError) else {}
+                    run.update(status="failed", error=one_line(str(error)), **rows)
             raise
 
     def _prepare(self) -> tuple[Prepared, Source]:
@@ -272,13 +262,16 @@ class Training:
         source: Source | None = None
         prepared: Prepared | None = None
         request = self.request
-        trackers.check(request.task.track)
+        try:
+            trackers.check(request.task.track, offline=request.offline)
+        except BertkitError as error:
+            faults.append(error)
         try:
             source = self._source()
         except BertkitError as error:
             faults.append(error)
         # A Hub that was out of reach a moment ago is not waited for a second time.
-        without_hub = bool(faults and faults[0].absence)
+        without_hub = any(fault.absence for fault in faults)
         try:
             prepared = prepare(
                 request.task,
@@ -338,6 +331,8 @@ class Training:
                 "predict": config.describe(prepared.predict),
             },
             "encoder_revision": source.revision,
+            # A folder has no revision, and what is in it may change.
+            "encoder_hash": "" if source.revision else encoder.folder_hash(source.folder),
             "started_from": self._started_from(),
             "dataset_revision": prepared.dataset.revision,
             "data_hash": sources.fingerprint(prepared.dataset),
@@ -349,8 +344,7 @@ class Training:
             "held_out_hash": _hash_of(prepared.dataset, "validation")
             if prepared.held_out or prepared.calibration_rows
             else "",
-            "versions": {"bertkit": metadata.version("bertkit"), "python": platform.python_version()}
-            | {name: metadata.version(name) for name in PACKAGES},
+            "versions": surroundings.versions(),
         }
 
     def _refuse_other(self, run: Run, record: dict[str, Any]) -> None:
@@ -360,7 +354,9 @@ class Training:
             RunError: naming the first difference.
         """
         rows = ("held_out_rows", "tuning_rows", "calibration_rows")
-        same = ("request", "config", "encoder_revision", "data_hash", *rows)
+        inputs = ("request", "config", "encoder_revision", "encoder_hash", "data_hash", *rows)
+        # Runs of before it was noted have no hash of the encoder.
+        same = [key for key in inputs if key != "encoder_hash" or key in run.record]
         # JSON has no tuples and no integer keys, so both sides are compared as JSON has them.
         difference = config.first_difference(
             {key: as_json(record[key]) for key in same}, {key: run.record.get(key) for key in same}
@@ -388,11 +384,12 @@ class Training:
         handlers = replicas.handlers() if processes.size() > 1 else ()
         accelerator = device.accelerator(place, handlers, compiled=prepared.train.compile)
         loaded, features, layers = self.load(prepared, source, accelerator)
-        run.record.pop("error", None)
+        done = start["progress"]["step"] if start is not None else 0
+        for key in ("error", "error_rows"):
+            run.record.pop(key, None)
         run.update(
             status="running",
-            device=asdict(place) | {"tf32": device.tf32(place.name)},
-            processor=device.processor(),
+            **self._surroundings(run, place, done),
             new_weights=list(loaded.new_weights),
             layers=layers,
             **processes_of(accelerator),
@@ -401,7 +398,6 @@ class Training:
                 for name, rows in features.items()
             },
         )
-        done = start["progress"]["step"] if start is not None else 0
         run.cut_events(start["events"] if start is not None else 0)
         tracked = request.task.track if processes.is_main() else ()
         with trackers.tracking(tracked, self._tracked(run, done), self.tell) as self.tracking:
@@ -426,6 +422,22 @@ class Training:
             )
         )
         return {"processes": run.record["processes"] | {"imbalance": {"mean": round(mean, 4), "most": round(most, 4)}}}
+
+    def _surroundings(self, run: Run, place: Device, done: int) -> dict[str, Any]:
+        """Return what ``run.json`` says of the machine: the one that took the first step, and what changed since."""
+        here = surroundings.here(place)
+        if not done:
+            return {**here, "resumed": []}
+        changed = list(surroundings.differences(run.record, here))
+        if changed:
+            self.tell(
+                Note(
+                    message=f"{run.folder} goes on after step {done}, and not all is as it was: {'; '.join(changed)}. "
+                    "The result may differ by rounding from that of a run in one go",
+                    level="warning",
+                )
+            )
+        return {"resumed": [*run.record.get("resumed", []), {"step": done, "changed": changed}]}
 
     def _interrupted(self, run: Run, prepared: Prepared, stop: Stop) -> Finetuned:
         """Note that the run can be gone on with; its last checkpoint is written."""
@@ -550,18 +562,14 @@ class Training:
                 )
             )
 
-        events = loop.training(
-            loaded.model,
+        events = events_of(
+            prepared,
+            loaded,
+            train,
             batches,
-            objective_of(prepared),
-            collate=lambda rows: adapter.collate([train[row] for row in rows]),
-            config=prepared.train,
-            accelerator=accelerator,
-            metric=prepared.task.metrics[0],
-            better=adapter.better,
+            accelerator,
             evaluate=evaluate,
             should_stop=self.should_stop,
-            places=lambda rows: [prepared.dataset.splits["train"].place(train[row].example) for row in rows],
             start=start,
         )
         for event in events:
@@ -800,6 +808,35 @@ def batches_of(prepared: Prepared, train: Sequence[Feature], seed: int) -> Train
     )
 
 
+def events_of(
+    prepared: Prepared,
+    loaded: Encoder,
+    train: Sequence[Feature],
+    batches: TrainingBatches,
+    accelerator: Accelerator,
+    *,
+    evaluate: Callable[[], loop.Evaluation],
+    should_stop: Callable[[], bool] = lambda: False,
+    start: Mapping[str, Any] | None = None,
+) -> Iterator[Event]:
+    """Return what the loop yields for a task: its loss, its metric, its rows."""
+    adapter, rows = prepared.adapter, prepared.dataset.splits["train"]
+    return loop.training(
+        loaded.model,
+        batches,
+        objective_of(prepared),
+        collate=lambda chosen: adapter.collate([train[feature] for feature in chosen]),
+        config=prepared.train,
+        accelerator=accelerator,
+        metric=prepared.task.metrics[0],
+        better=adapter.better,
+        evaluate=evaluate,
+        should_stop=should_stop,
+        places=lambda chosen: [rows.place(train[feature].example) for feature in chosen],
+        start=start,
+    )
+
+
 def save_model(run: Run, adapter: Adapter, loaded: Encoder, accelerator: Accelerator) -> None:
     """Write ``model/``: what transformers opens, and ``bertkit.json`` with what it does not know.
 
@@ -876,4 +913,6 @@ def plainly(difference: str) -> str:
     """Return a difference in the user's words."""
     if difference.startswith(("data_hash", "held_out_rows", "tuning_rows", "calibration_rows")):
         return "the data is not what it was then"
+    if difference.startswith("encoder_hash"):
+        return "the files of the encoder are not what they were then"
     return difference.removeprefix("request.").removeprefix("task_table.")

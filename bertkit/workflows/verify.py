@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,18 @@ from bertkit import config, device
 from bertkit import run as run_folders
 from bertkit.config import DeviceConfig
 from bertkit.data.sources import Data
-from bertkit.errors import RunError
-from bertkit.events import Listener, Phase, ignore
+from bertkit.errors import ConfigError, RunError
+from bertkit.events import Event, Listener, Note, Phase, ignore
 from bertkit.run import Run
+from bertkit.workflows import surroundings
 from bertkit.workflows.rehearsal import Rehearsal
 from bertkit.workflows.training import Request, Training, as_json, plainly
 
 INPUTS = (
-    *("request", "config", "encoder_revision", "dataset_revision", "data_hash", "label_map"),
+    *("request", "config", "encoder_revision", "encoder_hash", "dataset_revision", "data_hash", "label_map"),
     *("held_out_rows", "tuning_rows", "calibration_rows"),
 )
 """Facts of ``run.json`` that must be what they were: with others it is another training."""
-SURROUNDINGS = ("versions", "processor")
-"""Facts of ``run.json`` that may be others, and then the last bits of a loss may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class Verified:
     task: str
     steps: tuple[StepAgain, ...]
     differences: tuple[str, ...]
-    """What is not as it was then: versions, processor."""
+    """What is not as it was then: versions, device, precision, threads, processor, memory."""
 
     @property
     def same(self) -> bool:
@@ -67,7 +66,7 @@ class Verified:
             return f"{self.run}: losses and gradient norms of {number} are the same, bit for bit"
         what = "loss" if first.loss != first.loss_again else "gradient_norm"
         then, now = getattr(first, what), getattr(first, f"{what}_again")
-        why = "; ".join(self.differences) or "versions, processor, threads and precision are as they were"
+        why = "; ".join(self.differences) or "versions, device, precision, threads and processor are as they were"
         return (
             f"{self.run}: step {first.step} of {number} is not the same: the {what.replace('_', ' ')} was {then!r} and "
             f"is {now!r} ({why})"
@@ -113,11 +112,11 @@ def verify(
     """
     found = run_folders.find(run, Path(runs))
     then = _stored_steps(found, steps)
+    told = _Told(listen)
     request = replace(Request.of_run(found, data=data, offline=offline), device=_device(found))
-    training = Training(request, listen, lambda: False, time.perf_counter())
+    training = Training(request, told, lambda: False, time.perf_counter())
     prepared, source = training.check()
-    here = training.facts(prepared, source)
-    _refuse_other(found, here)
+    _refuse_other(found, training.facts(prepared, source))
     rehearsal = Rehearsal.of(training, prepared, source)
     listen(Phase(name=f"training the first {len(then)} steps again"))
     now = rehearsal.first_steps(len(then))
@@ -131,9 +130,24 @@ def verify(
         )
         for old, new in zip(then, now, strict=True)
     )
-    surroundings = {"versions": here["versions"], "processor": device.processor()}
-    differences = tuple(_differences(found.record, surroundings))
+    differences = (
+        *surroundings.differences(found.record, surroundings.here(rehearsal.place)),
+        *_on_the_way(found, len(then), told.shortages),
+    )
     return Verified(run=str(found.folder), task=found.record["task"], steps=again, differences=differences)
+
+
+class _Told:
+    """A listener that keeps what is said of steps, such as that memory was short."""
+
+    def __init__(self, listen: Listener) -> None:
+        self.listen = listen
+        self.shortages: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Note) and event.step:
+            self.shortages.append(event.message)
+        self.listen(event)
 
 
 def _stored_steps(run: Run, number: int) -> list[dict[str, Any]]:
@@ -154,9 +168,20 @@ def _stored_steps(run: Run, number: int) -> list[dict[str, Any]]:
 
 
 def _device(run: Run) -> DeviceConfig:
-    """Return device, precision and threads as they were, where ``auto`` was asked for too."""
+    """Return device, precision and threads as they were, where ``auto`` was asked for too.
+
+    Raises:
+        RunError: if they are not to be had here.
+    """
     used = run.record["device"]
-    return DeviceConfig(device=used["name"], precision=used["precision"], threads=used["threads"])
+    place = DeviceConfig(device=used["name"], precision=used["precision"], threads=used["threads"])
+    try:
+        device.choose(place)
+    except ConfigError as error:
+        raise RunError(
+            f"{run.folder} was trained on {used['name']} in {used['precision']}, so it cannot be verified here: {error}"
+        ) from error
+    return place
 
 
 def _refuse_other(run: Run, here: Mapping[str, Any]) -> None:
@@ -174,13 +199,12 @@ def _refuse_other(run: Run, here: Mapping[str, Any]) -> None:
         raise RunError(f"{run.folder} cannot be verified: {plainly(difference)}.")
 
 
-def _differences(record: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is not as it was then, and what ``run.json`` does not say."""
-    for name in SURROUNDINGS:
-        if name not in record:
-            yield f"run.json does not say the {name}"
-            continue
-        for key, now in here[name].items():
-            then = record[name].get(key)
-            if then != now:
-                yield f"{key} was {then or 'absent'} and is {now or 'absent'}"
+def _on_the_way(run: Run, number: int, now: Sequence[str]) -> Iterator[str]:
+    """Yield what changed within the first ``number`` steps, then or now."""
+    for resumed in run.record.get("resumed", []):
+        if resumed["step"] < number and resumed["changed"]:
+            yield f"it was resumed after step {resumed['step']}, where {'; '.join(resumed['changed'])}"
+    notes = (event for event in run.events() if event.get("event") == "note" and 0 < event.get("step", 0) <= number)
+    then = [str(event.get("message")) for event in notes]
+    yield from (f"then, and not now: {message}" for message in then if message not in now)
+    yield from (f"now, and not then: {message}" for message in now if message not in then)

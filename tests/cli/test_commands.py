@@ -319,6 +319,40 @@ def test_runs_are_listed_and_shown(bertkit: Any, runs: Path) -> None:
     assert json.loads(bertkit("runs", "ls", "--json").out)[0]["run"] == "runs/one"
 
 
+def test_run_is_verified_as_table_and_as_json(bertkit: Any, runs: Path) -> None:
+    shown = bertkit("runs", "verify", "--steps", "2")
+    assert (shown.code, "loss then" in shown.out) == (0, True)
+    assert "of the first 2 steps are the same, bit for bit" in shown.out.replace("\n", " ")
+    assert json.loads(bertkit("runs", "verify", "one", "--steps", "2", "--json").out)["same"] is True
+
+
+def test_run_that_is_not_the_same_again_exits_1(bertkit: Any, runs: Path) -> None:
+    events = runs / "one" / "events.jsonl"
+    events.write_text(events.read_text().replace('"gradient_norm": ', '"gradient_norm": 9'))
+    done = bertkit("runs", "verify", "one", "--steps", "1", "--json")
+    assert (done.code, json.loads(done.out)["same"]) == (1, False)
+
+
+def test_dry_run_says_what_a_training_would_take(
+    bertkit: Any, tiny_encoder: Path, reviews_file: Path, tmp_path: Path
+) -> None:
+    given = ["finetune", reviews_file, "--encoder", tiny_encoder, "--dry-run", *TINY]
+    shown = bertkit(*given)
+    assert shown.code == 0
+    for name in ("steps", "tokens", "time of the steps", "memory", "disk"):
+        assert re.search(rf"^\W*{name}\b", shown.out, re.MULTILINE), name
+    found = json.loads(bertkit(*given, "--json").out)
+    assert found["dry_run"] is True
+    assert found["memory"] > found["memory_more"] > 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_dry_run_of_a_suite_is_wrong_usage(bertkit: Any) -> None:
+    done = bertkit("finetune", "glue", "--dry-run")
+    assert done.code == 2
+    assert "--dry-run takes one TASK, without --seeds and --resume." in done.err
+
+
 def test_no_runs_are_said_on_stderr(bertkit: Any) -> None:
     done = bertkit("runs", "ls")
     assert done.code == 0

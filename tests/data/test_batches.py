@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bertkit.data.batches import Draw, TrainingBatches, by_tokens
+from bertkit.data.batches import Draw, TrainingBatches, by_tokens, padded
 
 
 @given(st.lists(st.integers(1, 200), max_size=60), st.integers(1, 500))
@@ -73,3 +73,11 @@ def test_windows_of_an_example_stay_in_one_step() -> None:
     draws = epoch(batches)
     assert {tuple(sorted(features([draw]))) for draw in draws} == {(0, 1, 2), (3,), (4, 5)}
     assert [draw.num_examples for draw in draws] == [1, 1, 1]
+
+
+def test_largest_micro_batch_is_that_of_the_first_epoch() -> None:
+    batches = made(tokens=120)
+    found = batches.largest_micro_batch()
+    parts = [part for draw in epoch(batches) for part in draw.micro_batches]
+    assert found in parts
+    assert padded(batches.lengths[found]) == max(padded(batches.lengths[part]) for part in parts)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -123,3 +127,90 @@ def test_readers_see_whole_files_while_others_write(folder: Path) -> None:
         for write in writes:
             write.result()
     assert [file.name for file in folder.iterdir()] == ["key"]
+
+
+def test_file_of_another_user_is_read_and_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    cache.write("key", ARRAYS)
+    monkeypatch.setattr(os, "utime", refused)
+    assert same(cache.read("key"))
+    assert (folder / "key").is_file()
+
+
+AT_ONCE = """
+import random, sys
+import numpy as np
+from bertkit.data import cache
+cache.MOST_BYTES = 200_000
+rng = random.Random(int(sys.argv[1]))
+hits = 0
+for _ in range(150):
+    number = rng.randrange(8)
+    whole = {"a": np.full(2000 + number, number), "b": np.full(3, number)}
+    found = cache.read(f"key-{number}")
+    if found is None or rng.random() < 0.3:
+        cache.write(f"key-{number}", whole)
+    else:
+        assert found.keys() == whole.keys()
+        assert all(np.array_equal(found[name], whole[name]) for name in whole)
+        hits += 1
+print(hits)
+"""
+
+
+@pytest.mark.slow
+def test_sixteen_processes_at_once_read_only_what_is_whole(folder: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", AT_ONCE]
+    processes = [
+        subprocess.Popen(
+            [*command, str(seed)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for seed in range(16)
+    ]
+    hits = 0
+    for process in processes:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        hits += int(out)
+    assert hits > 100
+    assert {file.name for file in folder.iterdir()} <= {f"key-{number}" for number in range(8)}
+
+
+KILLED = """
+import sys
+import time
+import numpy as np
+from bertkit.data import cache
+while True:
+    for number in range(4):
+        cache.write(f"key-{number}", {"a": np.full(50_000, number)})
+"""
+
+
+@pytest.mark.slow
+def test_killed_processes_leave_nothing_that_is_read(folder: Path) -> None:
+    chance = random.Random(3)
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+    processes = [subprocess.Popen([sys.executable, "-c", KILLED], env=environment) for _ in range(16)]
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not all((folder / f"key-{number}").exists() for number in range(4)):
+            time.sleep(0.05)
+    finally:
+        for process in processes:
+            time.sleep(chance.uniform(0, 0.05))
+            process.kill()
+            process.communicate()
+    for number in range(4):
+        assert same(cache.read(f"key-{number}"), {"a": np.full(50_000, number)})
+
+
+def test_folder_in_the_place_is_no_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "sub").mkdir(parents=True)
+    monkeypatch.setattr(cache, "MOST_BYTES", 300)
+    cache.write("key", {"x": np.zeros(100, dtype=np.uint8)})
+    assert cache.read("key") is not None
+    assert (folder / "sub").is_dir()

@@ -59,8 +59,25 @@ def parquet() -> bytes:
     return file.getvalue()
 
 
+TASK = b"""summary = "x"
+type = "sequence-classification"
+labels = ["bad", "good"]
+[data]
+files = { train = "train.jsonl" }
+[columns]
+text = "sentence"
+[train]
+epochs = 3
+learning_rate = 5e-5
+"""
+
+
 def of(reader: str) -> list[bytes]:
     """Return the whole files of a reader, and where they are text, one that is not UTF-8."""
+    if reader == "task":
+        return [TASK]
+    if reader == "planted":
+        return [b"x"]
     if reader == "parquet":
         return [parquet()]
     if reader == "gzip":
@@ -77,3 +94,34 @@ WORDS = [
     *(b"1\t", b"1-2\t", b"1.1\t", b"text,label\n", b"text\tlabel\n", b"a", b"B-X", b"O", b"[" * 2000, b'{"a":' * 300),
 ]
 """What the formats are made of, and what has broken readers elsewhere."""
+
+TOML_WORDS = [
+    *(b"type", b"extends", b"labels", b"[data]", b"[columns]", b"[train]", b"files", b"hub", b"epochs", b"a", b"."),
+    *(
+        b"=",
+        b"\n",
+        b'"',
+        b"'''",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b",",
+        b"#",
+        b"1e5",
+        b"nan",
+        b"inf",
+        b"1979-05-27",
+        b"07:32:00",
+    ),
+    *(
+        b"\xff",
+        b"\\uD800",
+        b"0x" + b"f" * 20,
+        b"a." * 300,
+        b"[" * 300,
+        b"1" * 5000,
+        b'"../x"',
+        b'"sequence-classification"',
+    ),
+]

@@ -11,32 +11,56 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from bertkit import run
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from bertkit import catalog, run, task
 from bertkit.data import Dataset, Split, files, sources
 from bertkit.data.lines import BadRow, Row, no_constant
 from bertkit.errors import BertkitError
+from bertkit.workflows.preparation import configs
 
 SECONDS = 10
-"""After so long, reading a few kilobytes hangs."""
+"""After so much of the processor's time, reading a few kilobytes hangs."""
+FEW_OR_MANY = pytest.mark.parametrize(
+    "number", [pytest.param(60, id="few"), pytest.param(1500, id="many", marks=pytest.mark.slow)]
+)
+"""How many values a test tries: a few each time, many in CI."""
 TEXT_FORMATS = ("jsonl", "csv", "tsv", "conll", "conllu", "json")
 COLUMNS = ({}, {"tokens": 0, "tags": 1}, {"tokens": 1, "tags": 0}, {"tags": 3})
 
 
+def fuzz(
+    number: int, values: st.SearchStrategy[Any], look: Callable[[Any], None], *, also: tuple[Any, ...] = ()
+) -> None:
+    """Call ``look`` with ``number`` of the values, and with those that have broken it once."""
+
+    def test(value: Any) -> None:
+        look(value)
+
+    test = given(values)(test)
+    for value in also:
+        test = example(value)(test)
+    settings(max_examples=number, suppress_health_check=[HealthCheck.too_slow])(test)()
+
+
 @contextmanager
 def bounded(seconds: float = SECONDS) -> Iterator[None]:
-    """Fail where the block takes longer."""
+    """Fail where the block takes more of the processor's time; a machine that is busy otherwise is no fault."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"it hangs: more than {seconds} s")
 
-    old = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    old = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, old)
 
 
 @contextmanager
@@ -114,9 +138,35 @@ def run_folder(name: str, data: bytes, whole: Path) -> None:
             (whole / name).write_bytes(kept)
 
 
+def find_task(found: Path | str, over: dict[str, Any] | None = None) -> None:
+    """Find a task and its settings, which can be written into ``run.json`` and be read from there."""
+    with result_or_error():
+        made = catalog.find_task(found, overrides=over)
+        configs(made)
+        stored = json.dumps(made.to_table(), allow_nan=False)
+        task.from_table(json.loads(stored), name=made.name, where="run.json")
+
+
+def task_file(data: bytes) -> None:
+    """Read bytes as a task file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "task.toml"
+        path.write_bytes(data)
+        find_task(path)
+
+
 READERS: dict[str, Callable[[bytes], None]] = {
     **{name: lambda data, name=name: text(name, data) for name in TEXT_FORMATS},
     "parquet": lambda data: file("x.parquet", data),
     "gzip": lambda data: packed("jsonl", data),
 }
 """Reader -> what is called with bytes."""
+
+
+def planted(data: bytes) -> None:
+    """Break where the bytes begin so: by this a test sees that fuzzing finds something, and says so."""
+    assert not data.startswith(b"a,")
+
+
+ALL: dict[str, Callable[[bytes], None]] = {**READERS, "task": task_file, "planted": planted}
+"""What is fuzzed by coverage: the readers, and task files."""

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomlkit
-from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bertkit import catalog, config, task
 from bertkit.config import TrainConfig
 from bertkit.errors import ConfigError, TaskError
-from bertkit.workflows.preparation import configs, tables
-from tests.fuzz import targets
+from bertkit.workflows.preparation import tables
+from tests.fuzz import seeds, targets
 
-MANY = settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 KEYS = sorted(task.TASK_KEYS)
 SETTINGS = [f"train.{name}" for name in TrainConfig.__dataclass_fields__ if name != "section"]
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -39,110 +36,74 @@ VALUES = st.recursive(
 TABLES = st.dictionaries(st.sampled_from([*KEYS, "nonsense"]), VALUES, max_size=6)
 
 
-def look(found: Path | str, over: dict[str, Any] | None = None) -> None:
-    """Find a task and its settings, which can be written into ``run.json`` and be read from there."""
-    with targets.result_or_error():
-        made = catalog.find_task(found, overrides=over)
-        configs(made)
-        stored = json.dumps(made.to_table(), allow_nan=False)
-        task.from_table(json.loads(stored), name=made.name, where="run.json")
-
-
-@MANY
-@given(TABLES)
-def test_table_is_a_task_or_an_error(tmp_path: Path, table: dict[str, Any]) -> None:
-    whole = {"type": "sequence-classification", "data": {"files": {"train": "x.jsonl"}}} | table
+@targets.FEW_OR_MANY
+def test_table_is_a_task_or_an_error(number: int, tmp_path: Path) -> None:
     file = tmp_path / "task.toml"
-    try:
-        written = tomlkit.dumps(whole)
-    except (ValueError, TypeError):  # what TOML cannot say: mixed keys, huge numbers
-        return
-    file.write_text(written, encoding="utf-8")
-    look(file)
+
+    def look(table: dict[str, Any]) -> None:
+        whole = {"type": "sequence-classification", "data": {"files": {"train": "x.jsonl"}}} | table
+        try:
+            written = tomlkit.dumps(whole)
+        except (ValueError, TypeError):  # what TOML cannot say: mixed keys, huge numbers
+            return
+        file.write_text(written, encoding="utf-8")
+        targets.find_task(file)
+
+    targets.fuzz(number, TABLES, look)
 
 
-@MANY
-@given(
-    st.binary(max_size=300)
-    | st.lists(
-        st.sampled_from(
-            [
-                b"type",
-                b"=",
-                b"[data]",
-                b"\n",
-                b'"',
-                b"'''",
-                b"[",
-                b"]",
-                b"{",
-                b"}",
-                b".",
-                b"a",
-                b"1e5",
-                b"\xff",
-                b"0x" + b"f" * 20,
-                b"extends",
-                b"1979-05-27",
-                b"nan",
-                b"a." * 300,
-                b"[" * 300,
-                b"1" * 5000,
-            ]
-        ),
-        max_size=30,
-    ).map(b"".join)
-)
-def test_bytes_are_a_task_or_an_error(tmp_path: Path, data: bytes) -> None:
-    file = tmp_path / "task.toml"
-    file.write_bytes(data)
-    look(file)
+@targets.FEW_OR_MANY
+def test_bytes_are_a_task_or_an_error(number: int) -> None:
+    words = st.lists(st.sampled_from(seeds.TOML_WORDS), max_size=30).map(b"".join)
+    targets.fuzz(number, st.binary(max_size=300) | words, targets.task_file)
 
 
-@MANY
-@given(
-    st.lists(
-        st.text(max_size=30)
-        | st.tuples(
-            st.sampled_from(
-                [*SETTINGS, "columns.text", "data.files.train", "data.folder", "type", "labels", "track", "eval.x"]
-            ),
-            TEXTS
-            | st.sampled_from(
-                ["1e999", "nan", "-1", "[1,2]", "{a=1}", "0x" + "f" * 40, "1" * 5000, "[" * 300, "2024-01-01"]
-            ),
-        ).map("=".join),
-        max_size=3,
+PLACES = [*SETTINGS, "columns.text", "data.files.train", "data.folder", "type", "labels", "track", "eval.x"]
+ODD = ["1e999", "nan", "-1", "[1,2]", "{a=1}", "0x" + "f" * 40, "1" * 5000, "[" * 300, "2024-01-01"]
+
+
+@targets.FEW_OR_MANY
+def test_settings_are_taken_or_named(number: int) -> None:
+    setting = st.tuples(st.sampled_from(PLACES), TEXTS | st.sampled_from(ODD)).map("=".join)
+    broken = (
+        ["a." * 2000 + "a=1"],
+        ["train.learning_rate=" + "9" * 400],
+        ["train=1", "train.epochs=2"],
+        ["data.files.train=\0"],
     )
-)
-@example(["a." * 2000 + "a=1"])
-@example(["train.learning_rate=" + "9" * 400])
-@example(["train=1", "train.epochs=2"])
-def test_settings_are_taken_or_named(given_settings: list[str]) -> None:
-    over: dict[str, Any] = {}
-    with targets.result_or_error():
-        over = config.parse_overrides(given_settings)
-    look("glue/sst2", over)
+
+    def look(given: list[str]) -> None:
+        over: dict[str, Any] = {}
+        with targets.result_or_error():
+            over = config.parse_overrides(given)
+        targets.find_task("glue/sst2", over)
+
+    targets.fuzz(number, st.lists(st.text(max_size=30) | setting, max_size=3), look, also=broken)
 
 
-@MANY
-@given(st.dictionaries(st.sampled_from(["train.epochs", "train", "train.epochs.a", "eval", ".", ""]) | TEXTS, VALUES))
-def test_settings_from_python_are_taken_or_named(given_settings: dict[str, Any]) -> None:
-    with targets.result_or_error():
-        look("glue/sst2", tables(given_settings))
+@targets.FEW_OR_MANY
+def test_settings_from_python_are_taken_or_named(number: int) -> None:
+    keys = st.sampled_from(["train.epochs", "train", "train.epochs.a", "eval", ".", ""]) | TEXTS
+
+    def look(given: dict[str, Any]) -> None:
+        with targets.result_or_error():
+            targets.find_task("glue/sst2", tables(given))
+
+    broken = ({"train": "x", "train.epochs.a": "x"}, {"train.epochs": "x", "train.epochs.a": {}})
+    targets.fuzz(number, st.dictionaries(keys, VALUES), look, also=broken)
 
 
-@MANY
-@given(st.text(max_size=40))
-@example("~nobody-of-this-name")
-@example("a" * 5000)
-@example("\0")
-@example("a" * 300 + ".toml")
-def test_name_is_found_or_not(name: str) -> None:
-    with targets.result_or_error():
-        catalog.members(name)
-    with targets.result_or_error():
-        catalog.find_task(name)
+@targets.FEW_OR_MANY
+def test_name_is_found_or_not(number: int) -> None:
+    def look(name: str) -> None:
+        with targets.result_or_error():
+            catalog.members(name)
+        with targets.result_or_error():
+            catalog.find_task(name)
+
+    targets.fuzz(
+        number, st.text(max_size=40), look, also=("~nobody-of-this-name", "a" * 5000, "\0", "a" * 300 + ".toml")
+    )
 
 
 HEAD = 'type = "sequence-classification"\n'
@@ -161,6 +122,13 @@ HEAD = 'type = "sequence-classification"\n'
         (HEAD + '[data]\nhub = "a/b"\nfolder = "/etc"', r"'data\.folder' is '/etc', and must stay below"),
         (HEAD + '[data]\nhub = "a/b"\nlocal = { train = "x/../../y" }', r"'data\.local' is 'x/\.\./\.\./y'"),
         (HEAD + '[data]\nhub = "a/b"\nlocal = { train = "C:\\\\y" }', r"'data\.local' is 'C:\\\\y'"),
+        (
+            HEAD + '[data]\nfiles = { train = "../x.jsonl" }',
+            r"'data\.files\.train' is '\.\./x\.jsonl', which leaves the folder of the task file\. Take .* --data DIR",
+        ),
+        (HEAD + '[data]\nfiles = { train = "/etc/passwd" }', r"'data\.files\.train' is '/etc/passwd', which leaves"),
+        (HEAD + '[data]\nfiles = { train = "a/../../x" }', r"'data\.files\.train' is 'a/\.\./\.\./x', which leaves"),
+        (HEAD + '[data]\nfiles = { train = "C:\\\\x" }', r"'data\.files\.train' is .*, which leaves"),
         (HEAD + '[data]\nfiles = { "../../x" = "t.jsonl" }', r"'data\.files' names a split '\.\./\.\./x'"),
         (HEAD + '[data]\nhub = "a/b"\nsplits = { "a/b" = "train" }', r"'data\.splits' names a split 'a/b'"),
     ],
@@ -173,10 +141,12 @@ def test_what_a_task_file_may_not_say_is_named(text: str, says: str, tmp_path: P
 
 
 def test_data_of_the_user_may_be_anywhere(tmp_path: Path) -> None:
+    """What a task file may not say, its user may."""
     file = tmp_path / "task.toml"
+    file.write_text(f'{HEAD}[data]\nfiles = {{ train = "x.jsonl" }}\n')
     for place in ("../x.jsonl", "/somewhere/x.jsonl"):
-        file.write_text(f'{HEAD}[data]\nfiles = {{ train = "{place}" }}\n')
-        assert catalog.find_task(file).data.files == {"train": place}
+        over = {"data": {"files": {"train": place}}}
+        assert catalog.find_task(file, overrides=over).data.files == {"train": place}
 
 
 def test_setting_that_no_float_holds_is_named() -> None:

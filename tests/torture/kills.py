@@ -1,25 +1,25 @@
 """Kills trainings with SIGKILL at random moments, goes on with them, and compares them with one that nobody killed.
 
 Each killed training is a process of its own. It is forked from one that has imported torch already, so that a kill
-takes seconds, and most of them hit training, checkpoints and the end of a run instead of imports.
+takes seconds, and most of them hit training, checkpoints and the end of a run instead of imports. Now and then it is
+asked to stop in between (SIGTERM), and goes on from the checkpoint that it then writes.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import multiprocessing
 import os
 import random
+import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from bertkit.errors import RunError
 from bertkit.run import Run
@@ -30,6 +30,7 @@ CLOCK = {"seconds", "tokens_per_second"}
 """Fields of an event that no two trainings have alike."""
 OWN_TIME = {"run.json", "README.md", "events.jsonl"}
 """Files that hold times; of the last, all else is compared."""
+KINDS = ("sequence-classification", "token-tagging", "span-qa")
 SETTINGS = {
     "train.learning_rate": 3e-3,
     "train.epochs": 4,
@@ -44,7 +45,9 @@ SETTINGS = {
 }
 MOST_IN_A_CHAIN = 4
 """Kills of one run before it is let go on to its end."""
-PATIENCE = 300.0
+STOPS = 0.2
+"""Share of the processes that are asked to stop instead of killed."""
+PATIENCE = 600.0
 """Seconds after which a training hangs."""
 
 
@@ -66,6 +69,8 @@ class Found:
     """Where a kill hit -> how often."""
     types: Counter[str] = field(default_factory=Counter)
     """Task type -> kills."""
+    stops: int = 0
+    """Processes that were asked to stop, saved and ended with 143."""
     runs: int = 0
     """Killed runs that were gone on with to their end, and compared."""
     failures: list[str] = field(default_factory=list)
@@ -74,7 +79,8 @@ class Found:
         return {
             "kills": self.kills.total(),
             "where": dict(self.kills.most_common()),
-            "task types": dict(self.types),
+            "types": dict(self.types),
+            "stops": self.stops,
             "runs": self.runs,
             "failures": self.failures,
         }
@@ -133,6 +139,11 @@ class Training:
         self.process.join()
         return self.process.exitcode == -9
 
+    def stop(self) -> bool:
+        """Ask it to stop; give False where it did not, but ended by itself or before it could listen."""
+        self.process.terminate()
+        return self.end() == 128 + signal.SIGTERM
+
     def end(self) -> int:
         """Wait for its end and return the exit code."""
         self.process.join(PATIENCE)
@@ -173,7 +184,9 @@ def where(run: Path) -> str:
         return "before the run folder"
     if half := half_written(run):
         return "writing the model" if half[0].startswith(".model") else "writing a checkpoint"
-    steps = [event for event in Run.open(run).events() if event["event"] in ("step", "stop")]
+    if any(run.glob("checkpoints/.dropped-*")):
+        return "dropping an old checkpoint"
+    steps = [event for event in Run(run, {}).events() if event["event"] in ("step", "stop")]
     if not steps:
         return "before the first step"
     return "after the last step" if steps[-1]["event"] == "stop" else "between steps"
@@ -183,7 +196,7 @@ def fingerprint(run: Path) -> dict[str, str]:
     """Return a hash of every file of a finished run, clocks aside."""
     files = [path for path in sorted(run.rglob("*")) if path.is_file()]
     found = {str(path.relative_to(run)): path.read_bytes() for path in files if path.name not in OWN_TIME}
-    events = [{key: value for key, value in event.items() if key not in CLOCK} for event in Run.open(run).events()]
+    events = [{key: value for key, value in event.items() if key not in CLOCK} for event in Run(run, {}).events()]
     found["events"] = "\n".join(map(json.dumps, events)).encode()
     return {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
 
@@ -196,13 +209,13 @@ def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
 def cases(folder: Path) -> list[Case]:
     """Make data for the three task types, and train on each once, undisturbed."""
     encoder = save_tiny_bert(folder / "tiny-bert")
-    files = {
-        "sequence-classification": write_jsonl(folder / "reviews.jsonl", reviews(120)),
-        "token-tagging": write_conll(folder / "sentences.conll", sentences(120)),
-        "span-qa": write_squad(folder / "questions.json", questions(150, unanswered=4), impossible=True),
-    }
+    files = (
+        write_jsonl(folder / "reviews.jsonl", reviews(120)),
+        write_conll(folder / "sentences.conll", sentences(120)),
+        write_squad(folder / "questions.json", questions(150, unanswered=4), impossible=True),
+    )
     made = []
-    for kind, file in files.items():
+    for kind, file in zip(KINDS, files, strict=True):
         settings = [f"--set={key}={value}" for key, value in SETTINGS.items()]
         settings += ["--set=options.stride=8"] if kind == "span-qa" else []
         common = ["--encoder", str(encoder), "--precision", "float32", "--threads", "1", *settings]
@@ -219,11 +232,17 @@ def cases(folder: Path) -> list[Case]:
 def chain(case: Case, run: Path, kills: int, rng: random.Random, found: Found) -> None:
     """Kill one run so many times, or until it ends, let it go on to its end, and compare."""
     log = run.with_suffix(".log")
-    hits = []
-    for _ in range(kills):
-        moment = rng.choices([anywhere, in_training, in_writing], [2, 4, 4])[0]
+    hits: list[str] = []
+    while len(hits) < kills:
+        stopping = rng.random() < STOPS
+        moment = in_training if stopping else rng.choices([anywhere, in_training, in_writing], [2, 4, 4])[0]
         training = Training(command(case, run, rng), run, log)
-        if not (moment(training, rng, case.seconds) and training.kill()):
+        if not moment(training, rng, case.seconds):
+            break
+        if stopping and training.stop():
+            found.stops += 1
+            continue
+        if stopping or not training.kill():
             break
         hits.append(where(run))
         found.kills[hits[-1]] += 1
@@ -231,7 +250,7 @@ def chain(case: Case, run: Path, kills: int, rng: random.Random, found: Found) -
         found.failures += [f"{case.kind} after a kill {hits[-1]}: {fault}" for fault in damaged(run)]
     code = Training(command(case, run, rng), run, log).end()
     found.runs += 1
-    story = f"{case.kind}, killed {', '.join(hits) or 'never'}"
+    story = f"{case.kind}, {run.name}, killed {', '.join(hits) or 'never'}"
     if code:
         found.failures.append(f"{story}: it ends with {code}: {log.read_text().splitlines()[-1:]}")
     elif wrong := differences(fingerprint(run), case.whole):
@@ -277,23 +296,3 @@ def series(folder: Path, *, kills: int, seed: int, tell: Callable[[str], None] =
         chain(case, folder / f"run-{number:03d}", rng.randint(1, most), rng, found)
         tell(f"{found.kills.total()} of {kills} kills, {found.runs} runs, {len(found.failures)} failures")
     return found
-
-
-def write(stream: TextIO, text: str) -> None:
-    """Write a line at once."""
-    stream.write(f"{text}\n")
-    stream.flush()
-
-
-def main() -> int:
-    """Run the series that the arguments ask for and write what it came to as JSON on stdout."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        found = series(Path(folder), kills=given.kills, seed=given.seed, tell=lambda text: write(sys.stderr, text))
-    minutes = round((time.monotonic() - began) / 60, 1)
-    write(sys.stdout, json.dumps(found.to_json() | {"seed": given.seed, "minutes": minutes}, indent=2))
-    return 1 if found.failures else 0

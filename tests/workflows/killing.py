@@ -115,7 +115,7 @@ def main() -> None:
     }
     predictor = predict.load(run, **loading)
     predict.load = lambda **_: predictor  # type: ignore[assignment]
-    partial.MARK_SECONDS = 0 if how == "lines" else 0.01
+    partial.SECONDS = 0 if how == "lines" else 0.01
 
     def work(place: Path) -> None:
         predict.predict_file(Path(source), out=place, run=run, **options, **loading)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
+import random
 import subprocess
 import sys
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ class Counting(SequenceClassification):
 
 def made(labels: tuple[str, ...] = ("negative", "positive"), **train: Any) -> Counting:
     task = Task(name="x", type="sequence-classification", data=DataSource(), labels=labels)
-    return Counting(task, TrainConfig(max_length=32, **train), labels)
+    return Counting(task, TrainConfig(**{"max_length": 32, **train}), labels)
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +110,30 @@ def test_what_is_quick_leaves_nothing_behind(tokens: Any, folder: Path, monkeypa
     monkeypatch.setattr(preparation, "WORTH_KEEPING", 3600.0)
     encode(made(), SPLIT, tokens)
     assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_processes_at_once_make_the_same_features(tokens: Any, folder: Path) -> None:
+    """Each of 16 processes encodes eight splits, in an order of its own, and finds what others keep meanwhile."""
+    lengths = range(16, 32, 2)
+    wanted = {length: made(max_length=length).encode(SPLIT.examples, tokens) for length in lengths}
+    here = get_context("fork")
+    started = here.Barrier(16)
+
+    def work(me: int) -> None:
+        started.wait(60)
+        for length in random.Random(me).sample(lengths, len(lengths)):
+            if encode(made(max_length=length), SPLIT, tokens) != wanted[length]:
+                os._exit(1)
+        os._exit(0)
+
+    processes = [here.Process(target=work, args=(me,)) for me in range(16)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 16
+    assert len([*folder.iterdir()]) == len(lengths)
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
-"""``predict --out`` after a kill: no row is lost, none comes twice, and nothing is mixed that does not belong together."""
+"""``predict --out`` after a kill: no row is lost, none comes twice, and what does not belong together is not mixed."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -38,7 +39,7 @@ class Killed(BaseException):
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, after: int, source: Path, out: Path, run: Path, **options: Any) -> None:
-    """Predict, and end without a farewell once so many chunks are in the journal."""
+    """Predict, and end without a farewell once so many chunks are written."""
     real, count = workflow.Predictor._chunk, 0
 
     def chunk(self: Any, part: Any, **flags: Any) -> Any:
@@ -48,12 +49,13 @@ def cut(monkeypatch: pytest.MonkeyPatch, after: int, source: Path, out: Path, ru
             raise Killed
         return real(self, part, **flags)
 
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr(workflow.Predictor, "_chunk", chunk)
-        patched.setattr(partial, "MARK_SECONDS", 0)
-        patched.setattr(partial.Partial, "leave", lambda self: self.close() or 0)
-        predict(source, out, run, **options)
-    assert (out.with_name(f"{out.name}.part") / "journal.jsonl").is_file()
+        patched.setattr(partial, "SECONDS", 0)
+        patched.setattr(partial.Partial, "leave", lambda self: self.close() or "")
+        with pytest.raises(Killed):
+            predict(source, out, run, **options)
+    assert partial.folder_of(out).is_dir()
 
 
 def expected(source: Path, run: Path, tmp_path: Path, **options: Any) -> bytes:
@@ -96,7 +98,7 @@ def test_rows_that_are_done_are_not_predicted_again(
     assert seen == [6, 7]
 
 
-@pytest.mark.parametrize("how", ["half a line", "a flipped byte", "cut short", "no journal", "no facts", "no rows"])
+@pytest.mark.parametrize("how", ["half a line", "a flipped byte", "cut short", "half a state", "no state", "no rows"])
 def test_damaged_part_is_gone_back_on(
     how: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,17 +106,17 @@ def test_damaged_part_is_gone_back_on(
     cut(monkeypatch, 3, source, out, finished_run)
     folder = partial.folder_of(out)
     done = folder / "rows.jsonl"
+    text, state = done.read_bytes(), folder / partial.STATE
     if how == "half a line":
-        done.open("ab").write(b'{"id": 6, "te')
-        (folder / "journal.jsonl").open("ab").write(b'{"num_read": 8, ')
+        done.write_bytes(text + b'{"id": 6, "te')
     elif how == "a flipped byte":
-        text = bytearray(done.read_bytes())
-        text[-20] ^= 1
-        done.write_bytes(text)
+        done.write_bytes(text[:-20] + bytes([text[-20] ^ 1]) + text[-19:])
     elif how == "cut short":
-        done.write_bytes(done.read_bytes()[:-5])
+        done.write_bytes(text[:-5])
+    elif how == "half a state":
+        state.write_bytes(state.read_bytes()[:-30])
     else:
-        (folder / {"no journal": "journal.jsonl", "no facts": "about.json", "no rows": "rows.jsonl"}[how]).unlink()
+        {"no state": state, "no rows": done}[how].unlink()
     predict(source, out, finished_run)
     assert out.read_bytes() == expected(source, finished_run, tmp_path)
 
@@ -124,7 +126,7 @@ def test_kill_between_the_rename_and_the_end_costs_nothing(
 ) -> None:
     source, out = write_jsonl(tmp_path / "new.jsonl", rows(6)), tmp_path / "out.jsonl"
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+        patched.setattr(partial.Partial, "_remove", lambda self: None)
         predict(source, out, finished_run)
     assert partial.folder_of(out).is_dir()
     monkeypatch.setattr(workflow.Predictor, "_predicted", lambda self, rows: pytest.fail("it was predicted again"))
@@ -158,20 +160,36 @@ def test_standard_input_can_be_given_again(finished_run: Path, tmp_path: Path, m
     assert [row["id"] for row in lines(out)] == list(range(7))
 
 
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_tables_go_on_too(suffix: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def table(path: Path, number: int) -> Path:
+    """Write rows in the format that the name says."""
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    source, out = tmp_path / f"new.{suffix}", tmp_path / "out.jsonl"
-    table = pa.Table.from_pylist(rows(9))
-    if suffix == "csv":
-        csv.write_csv(table, source)
+    if path.suffix == ".tsv":
+        path.write_text("id\ttext\n" + "".join(f"{row['id']}\t{row['text']}\n" for row in rows(number)))
+        return path
+    made = pa.Table.from_pylist(rows(number))
+    if path.suffix == ".parquet":
+        parquet.write_table(made, path)
     else:
-        parquet.write_table(table, source)
+        csv.write_csv(made, path)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet", "csv.gz"])
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+def test_tables_go_on_too(
+    suffix: str, name: str, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = table(tmp_path / f"new.{suffix}", 9), tmp_path / name
     cut(monkeypatch, 2, source, out, finished_run)
     predict(source, out, finished_run)
-    assert out.read_bytes() == expected(source, finished_run, tmp_path)
+    text = out.read_bytes()
+    assert (gzip.decompress(text) if name.endswith("gz") else text) == expected(source, finished_run, tmp_path)
+    predict(source, out, finished_run)
+    assert out.read_bytes() == text
 
 
 def test_columns_of_a_tagger_go_on(tagging_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,25 +306,27 @@ def test_two_processes_do_not_write_one_output(finished_run: Path, tmp_path: Pat
 
 def test_part_of_nothing_is_not_left(finished_run: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "new.jsonl", [{"id": 1}])
-    with pytest.raises(DataError, match="column 'text' is missing; there are 'id'.$"):
+    with pytest.raises(DataError, match=r"column 'text' is missing; there are 'id'\.$"):
         predict(source, tmp_path / "out.jsonl", finished_run)
     assert [path.name for path in tmp_path.iterdir()] == ["new.jsonl"]
 
 
 def test_full_disk_keeps_what_is_done(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = write_jsonl(tmp_path / "new.jsonl", rows(8)), tmp_path / "out.jsonl"
-    message = r"out\.jsonl cannot be written: No space left on device\. Free space or name another --out\. 8 rows are"
-    with full_disk(monkeypatch, "os.fsync", after=1), pytest.raises(RunError, match=message):
+    message = r"out\.jsonl cannot be written: No space left on device\. Free space or name another --out\. 4 rows are"
+    monkeypatch.setattr(partial, "SECONDS", 0)
+    with full_disk(monkeypatch, "os.fsync", after=6), pytest.raises(RunError, match=message):
         predict(source, out, finished_run)
-    monkeypatch.setattr(workflow.Predictor, "_predicted", lambda self, rows: pytest.fail("it was predicted again"))
-    predict(source, out, finished_run)
-    assert len(lines(out)) == 8
+    listener = Listener()
+    predict(source, out, finished_run, listen=listener)
+    assert any("going on behind row 4" in note for note in listener.notes)
+    assert [row["id"] for row in lines(out)] == list(range(8))
 
 
 def test_device_is_not_replaced_by_a_file(finished_run: Path, tmp_path: Path) -> None:
     source, pipe = write_jsonl(tmp_path / "new.jsonl", rows(2)), tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(RunError, match="pipe cannot be replaced: it is no regular file. Leave --out away"):
+    with pytest.raises(RunError, match=r"pipe cannot be replaced: it is no regular file\. Leave --out away"):
         predict(source, pipe, finished_run)
     assert pipe.is_fifo()
 
@@ -323,8 +343,8 @@ def test_interrupt_says_what_is_kept(finished_run: Path, tmp_path: Path, monkeyp
         return real(self, examples)
 
     listener = Listener()
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(workflow.Predictor, "_predicted", predicted)
+    monkeypatch.setattr(workflow.Predictor, "_predicted", predicted)
+    with pytest.raises(KeyboardInterrupt):
         predict(source, out, finished_run, listen=listener)
     told = f"4 rows are kept in {partial.folder_of(out)}: the same command goes on from there"
     assert told in listener.notes
@@ -363,14 +383,20 @@ def test_kills_at_random_moments_lose_and_double_nothing(finished_run: Path, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["new.csv", "new.tsv", "new.parquet", "new.csv.gz"])
+def test_kills_of_a_gzipped_output_lose_and_double_nothing(name: str, finished_run: Path, tmp_path: Path) -> None:
+    source = table(tmp_path / name, 1000)
+    assert killing(finished_run, source, tmp_path / "o.jsonl.gz", "moments", 10, "predict.chunk=16") >= 10
+
+
+@pytest.mark.slow
 def test_killed_command_goes_on(finished_run: Path, tmp_path: Path) -> None:
-    source, out = write_jsonl(tmp_path / "new.jsonl", rows(20_000)), tmp_path / "out.jsonl"
+    source, out = write_jsonl(tmp_path / "new.jsonl", rows(8000)), tmp_path / "out.jsonl"
     flags = ["--run", finished_run, "--out", out, "--precision", "float32", "--threads", 1, "--set", "predict.chunk=32"]
     command = [sys.executable, "-m", "bertkit", "predict", *map(str, [source, *flags])]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     process = subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    journal = partial.folder_of(out) / partial.JOURNAL
-    while not (journal.is_file() and journal.stat().st_size > 1000):
+    while not (partial.folder_of(out) / partial.STATE).is_file():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -379,7 +405,7 @@ def test_killed_command_goes_on(finished_run: Path, tmp_path: Path) -> None:
     again = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert "going on behind row" in again.stderr
-    assert [row["id"] for row in lines(out)] == list(range(20_000))
+    assert [row["id"] for row in lines(out)] == list(range(8000))
 
 
 def test_unknown_way_with_errors_is_refused(finished_run: Path, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_same_questions_in_any_form_make_the_same_model(
     task: Any = data
     if FORMS[form][0]:
         task = tmp_path / "mine.toml"
-        files = ", ".join(f"{split} = {json.dumps(str(file))}" for split, file in data.items())
+        files = ", ".join(f"{split} = {json.dumps(str(file.relative_to(tmp_path)))}" for split, file in data.items())
         task.write_text(f'type = "span-qa"\n[data]\nfiles = {{ {files} }}\n')
     result = train(task, encoder=tiny_encoder, out=tmp_path / "run", settings=STRIDE)
     assert result.scores["validation"].keys() == {"f1", "exact_match"}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bertkit import catalog
+from bertkit.data import sources
 from bertkit.errors import DataError, TaskError
 from bertkit.workflows import tasks
 
@@ -82,9 +83,20 @@ def test_new_obeys_overrides(reviews):
 
 
 def test_new_names_files_relative_to_the_task(reviews, tmp_path):
+    inside = tmp_path / "below" / "reviews.jsonl"
+    inside.parent.mkdir()
+    reviews.rename(inside)
+    made = tasks.new(inside, out=tmp_path / "mine.toml")
+    assert catalog.find_task(made.path).data.files == {"train": "below/reviews.jsonl"}
+
+
+def test_new_says_that_data_outside_the_tasks_folder_needs_data(reviews, tmp_path):
     (tmp_path / "tasks").mkdir()
     made = tasks.new(reviews, out=tmp_path / "tasks" / "mine.toml")
-    assert catalog.find_task(made.path).data.files == {"train": "../reviews.jsonl"}
+    assert f"needs --data {reviews.parent}" in made.notes[-1]
+    found = catalog.find_task(made.path)
+    assert found.data.files == {"train": "reviews.jsonl"}
+    assert sources.load(found, data=reviews.parent).splits["train"].examples
 
 
 def test_new_takes_the_other_splits_beside_train(reviews):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bertkit.errors import RunError
 from bertkit.workflows.verify import verify
@@ -66,7 +67,7 @@ def test_other_loss_is_named_with_its_step(copy: Path) -> None:
     found = verify(copy, steps=5)
     assert [step.same for step in found.steps] == [True, True, False, True, True]
     assert "step 3 of the first 5 steps is not the same: the loss was " in found.verdict
-    assert "versions, processor, threads and precision are as they were" in found.verdict
+    assert "versions, device, precision, threads and processor are as they were" in found.verdict
     assert found.to_json()["same"] is False
 
 
@@ -83,6 +84,57 @@ def test_other_versions_are_said_and_do_not_hinder(copy: Path) -> None:
     assert found.same
     assert found.differences[0].startswith("torch was 1.0 and is ")
     assert found.differences[1] == "run.json does not say the processor"
+
+
+def test_other_processor_and_device_are_said(copy: Path) -> None:
+    change(copy, lambda facts: (facts["processor"].update(name="a 6502", gpu="X1"), facts["device"].update(name="cpu")))
+    assert [text.partition(" and is ")[0] for text in verify(copy, steps=1).differences] == [
+        "processor was a 6502",
+        "GPU was X1",
+    ]
+
+
+def test_threads_are_those_of_the_run(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        run = train(reviews_file, encoder=tiny_encoder, runs=tmp_path / "runs", threads=2).run
+        torch.set_num_threads(1)
+        assert verify(run, steps=3).same
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_device_that_is_not_here_is_one_error(copy: Path) -> None:
+    change(copy, lambda facts: facts["device"].update(name="cuda:7", precision="fp16"))
+    with pytest.raises(
+        RunError, match=r"was trained on cuda:7 in fp16, so it cannot be verified here: --device cuda:7"
+    ):
+        verify(copy)
+
+
+def test_run_that_went_on_elsewhere_says_where(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
+    listener = Listener(stop_at=2)
+    options = {"listen": listener, "should_stop": listener.should_stop}
+    run = train(reviews_file, encoder=tiny_encoder, out=tmp_path / "r", settings={"train.epochs": 2}, **options).run
+    change(run, lambda facts: facts["versions"].update(torch="1.0"))
+    again = Listener()
+    train(resume=run, listen=again)
+    (note,) = (note for note in again.notes if "goes on after step 2" in note)
+    assert "not all is as it was: torch was 1.0 and is " in note
+    facts = record(run)
+    assert facts["versions"]["torch"] == "1.0", "run.json says what took the first step"
+    (resumed,) = facts["resumed"]
+    assert (resumed["step"], len(resumed["changed"])) == (2, 1)
+    assert not [text for text in verify(run, steps=2).differences if "resumed" in text]
+    assert "it was resumed after step 2, where torch was 1.0" in verify(run, steps=3).differences[1]
+
+
+def test_shortage_of_memory_then_is_said(copy: Path) -> None:
+    note = {"event": "note", "message": "cuda has no memory for 4096 tokens", "level": "warning", "step": 2}
+    change_events(copy, lambda rows: rows.insert(3, note))
+    assert verify(copy, steps=1).differences == ()
+    assert verify(copy, steps=2).differences == ("then, and not now: cuda has no memory for 4096 tokens",)
 
 
 def test_other_data_are_refused(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
@@ -121,7 +173,7 @@ def test_manifest_says_all_that_a_repetition_needs(finished_run: Path) -> None:
     facts = record(finished_run)
     assert {"bertkit", "python", "torch", "transformers", "tokenizers", "numpy"} <= facts["versions"].keys()
     assert facts["data_hash"]
-    assert facts["encoder_revision"].startswith("sha256:")
+    assert facts["encoder_hash"].startswith("sha256:")
     assert facts["seed"] == 42
     assert {"name": "cpu", "precision": "float32", "threads": 1}.items() <= facts["device"].items()
     assert all(facts["processor"][name] for name in ("system", "name", "kernels"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from bertkit import catalog, config
 from bertkit import run as run_folders
-from bertkit.errors import RunError
+from bertkit.errors import RunError, looked_for
 from bertkit.run import SUITE, Run, now
 from bertkit.workflows import locks, seeds
 from bertkit.workflows.resume import refuse_changes
@@ -118,7 +118,7 @@ def at(where: str | Path | None, runs: str | Path) -> Path | None:
     """Return the folder of the suite, or of one of its tasks with several seeds, that is named; None for all else."""
     if where is None:
         return None
-    for folder in (Path(where).expanduser(), Path(runs) / str(where)):
+    for folder in (looked_for(where, RunError, "The run or suite"), Path(runs) / str(where)):
         if (folder / "run.json").is_file():
             return None
         if run_folders.suite_of(folder) is not None:
@@ -132,7 +132,7 @@ def existing(out: Path, plan: Plan) -> Suite | None:
     Raises:
         RunError: if it was made from another plan.
     """
-    if not (out / SUITE).is_file():
+    if not (looked_for(out, RunError, "--out") / SUITE).is_file():
         return None
     suite = Suite.open(out)
     difference = config.first_difference(plan.to_json(), suite.record["request"])

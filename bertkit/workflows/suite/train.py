@@ -139,6 +139,9 @@ def _together(plan: Plan, faults: Mapping[str, BertkitError]) -> BertkitError:
         return first
     # What is neither here nor on a Hub that can be reached has one reason for all.
     absent = [name for name, fault in faults.items() if fault.absence]
+    told_of = {part.what for part in faults[absent[0]].absences} if absent else set()
+    others = dict.fromkeys(part.what for name in absent for part in faults[name].absences if part.what not in told_of)
+    lacking = f" Missing likewise: {', '.join(others)}." if others else ""
     alike = f" (and alike {', '.join(absent[1:])})" if absent[1:] else ""
     shown = {name: fault for name, fault in faults.items() if name not in absent[1:]}
     told = "; ".join(
@@ -146,7 +149,9 @@ def _together(plan: Plan, faults: Mapping[str, BertkitError]) -> BertkitError:
     )
     rest = [task.name for task in plan.tasks if task.name not in faults]
     way = f" The others alone: bertkit finetune {','.join(rest)}." if rest else ""
-    return type(first)(f"{len(faults)} of {len(plan.tasks)} tasks cannot be trained, so none was. {told}.{way}")
+    return type(first)(
+        f"{len(faults)} of {len(plan.tasks)} tasks cannot be trained, so none was. {told}.{lacking}{way}"
+    )
 
 
 def _request(plan: Plan, task: Task, encoder: str, seed: int, *, offline: bool) -> Request:

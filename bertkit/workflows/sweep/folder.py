@@ -10,7 +10,7 @@ from typing import Any
 
 from bertkit import config
 from bertkit import run as run_folders
-from bertkit.errors import RunError
+from bertkit.errors import RunError, looked_for
 from bertkit.events import Listener, Note
 from bertkit.run import SWEEP, command_line, hide_password, now
 from bertkit.workflows.sweep.plan import Plan
@@ -111,7 +111,7 @@ def at(where: str | Path, runs: Path) -> Sweep:
     Raises:
         RunError: if there is none.
     """
-    folder = Path(where).expanduser()
+    folder = looked_for(where, RunError, "The sweep")
     below = runs / str(where)
     return Sweep.open(below if (below / SWEEP).is_file() and not (folder / SWEEP).is_file() else folder)
 
