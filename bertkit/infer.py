@@ -116,13 +116,14 @@ def forward(
         return found
 
     parts = processes.gather(compute) if together else [compute()]
+    if together:
+        # It may be the end of it, by what it raises, and then of it everywhere.
+        processes.on_main(lambda: advance(len(features) - len(parts[0])) if advance and len(parts) > 1 else None)
     if not parts:
         return []
     reduced = {row: value for part in parts for row, value in part.items()}
     # Each exactly once: no more values than rows, and none missing.
     assert sum(map(len, parts)) == len(reduced) == len(features), f"{len(reduced)} of {len(features)} were computed"
-    if advance and len(parts) > 1:
-        advance(len(features) - len(parts[0]))
     return [reduced[row] for row in range(len(features))]
 
 

@@ -7,7 +7,9 @@ import os
 import pytest
 
 from bertkit import processes
+from bertkit.adapters.base import ExampleError
 from bertkit.errors import ConfigError, DataError, RunError
+from bertkit.loop import DivergedError, Interrupted
 from bertkit.processes import World, first_host, of_slurm, world
 from tests.several import together
 
@@ -120,6 +122,33 @@ def failing(where: int) -> None:
 def test_fault_is_raised_by_all_and_names_its_rank() -> None:
     errors = together(3, failing, 2)
     assert [(type(error), str(error), error.rank) for error in errors] == [(DataError, "rows.jsonl:3: no.", 2)] * 3
+
+
+FAULTS = (ExampleError(3, "has no text."), KeyError("key"), Interrupted(), DivergedError("Step 3."))
+
+
+def failing_with(fault: int) -> None:
+    processes.join("cpu")
+
+    def work() -> None:
+        if processes.rank() == 1:
+            raise FAULTS[fault]
+
+    processes.gather(work)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "text"),
+    [
+        (0, DataError, "Example 4 has no text."),
+        (1, RunError, "KeyError: 'key'"),
+        (2, Interrupted, ""),
+        (3, DivergedError, "Step 3."),
+    ],
+)
+def test_fault_of_another_process_keeps_its_kind(fault: int, kind: type[Exception], text: str) -> None:
+    error = together(2, failing_with, fault)[0]
+    assert (type(error), str(error)) == (kind, text)
 
 
 def claimed() -> bool:

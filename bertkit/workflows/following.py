@@ -22,7 +22,7 @@ from bertkit.workflows.preparation import encode
 if TYPE_CHECKING:
     from bertkit.workflows.training import Request
 
-SAME = ("data_hash", "encoder_revision", "held_out_rows", "tuning_rows", "calibration_rows")
+SAME = ("data_hash", "encoder_revision", "encoder_hash", "held_out_rows", "tuning_rows", "calibration_rows")
 """Facts that every process must find as the main one does, each on its own machine."""
 
 
@@ -121,7 +121,9 @@ def require_same(given: Assignment, record: Mapping[str, Any]) -> None:
     Raises:
         RunError: naming what differs.
     """
-    other = next((name for name in SAME if given.record[name] != record[name]), None)
+    # Runs of before it was noted have no hash of the encoder.
+    known = (name for name in SAME if name in given.record)
+    other = next((name for name in known if given.record[name] != record[name]), None)
     if other is not None:
         raise RunError(
             f"this process finds other data or another encoder than the main one ({other} differs). Every machine "

@@ -385,11 +385,12 @@ class Training:
         accelerator = device.accelerator(place, handlers, compiled=prepared.train.compile)
         loaded, features, layers = self.load(prepared, source, accelerator)
         done = start["progress"]["step"] if start is not None else 0
-        for key in ("error", "error_rows"):
+        here = self._surroundings(run, place, done)
+        for key in ("error", "error_rows", "processes"):
             run.record.pop(key, None)
         run.update(
             status="running",
-            **self._surroundings(run, place, done),
+            **here,
             new_weights=list(loaded.new_weights),
             layers=layers,
             **processes_of(accelerator),
@@ -437,6 +438,10 @@ class Training:
                     level="warning",
                 )
             )
+        # The loop tells of that one, which changes more than rounding.
+        number = run.record.get("processes", {}).get("number", 1)
+        if number != processes.size():
+            changed.append(f"number of processes was {number} and is {processes.size()}")
         return {"resumed": [*run.record.get("resumed", []), {"step": done, "changed": changed}]}
 
     def _interrupted(self, run: Run, prepared: Prepared, stop: Stop) -> Finetuned:

@@ -201,6 +201,8 @@ def _refuse_other(run: Run, here: Mapping[str, Any]) -> None:
 
 def _on_the_way(run: Run, number: int, now: Sequence[str]) -> Iterator[str]:
     """Yield what changed within the first ``number`` steps, then or now."""
+    if several := run.record.get("processes"):
+        yield f"it was trained in {several['number']} processes, and is verified in one"
     for resumed in run.record.get("resumed", []):
         if resumed["step"] < number and resumed["changed"]:
             yield f"it was resumed after step {resumed['step']}, where {'; '.join(resumed['changed'])}"
