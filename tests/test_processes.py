@@ -127,14 +127,18 @@ def test_fault_is_raised_by_all_and_names_its_rank() -> None:
 FAULTS = (ExampleError(3, "has no text."), KeyError("key"), Interrupted(), DivergedError("Step 3."))
 
 
-def failing_with(fault: int) -> None:
+def failing_with(fault: int) -> tuple[type[Exception], str]:
     processes.join("cpu")
 
     def work() -> None:
         if processes.rank() == 1:
             raise FAULTS[fault]
 
-    processes.gather(work)
+    try:
+        processes.gather(work)
+    except Exception as error:
+        return type(error), str(error)
+    raise AssertionError("nothing was raised")
 
 
 @pytest.mark.parametrize(
@@ -147,8 +151,7 @@ def failing_with(fault: int) -> None:
     ],
 )
 def test_fault_of_another_process_keeps_its_kind(fault: int, kind: type[Exception], text: str) -> None:
-    error = together(2, failing_with, fault)[0]
-    assert (type(error), str(error)) == (kind, text)
+    assert together(2, failing_with, fault)[0] == (kind, text)
 
 
 def claimed() -> bool:
