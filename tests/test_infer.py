@@ -13,13 +13,15 @@ from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bertkit import device, encoder, infer
+from bertkit import device, encoder, infer, processes
 from bertkit.adapters.base import Feature
 from bertkit.adapters.sequence_classification import SequenceClassification
 from bertkit.config import TrainConfig
 from bertkit.encoder import Encoder
+from bertkit.loop import Interrupted
 from bertkit.task import DataSource, Task
 from tests.conftest import reviews
+from tests.several import together
 
 TASK = Task(
     name="x",
@@ -75,6 +77,37 @@ def test_forward_gives_each_feature_once_in_order(
     assert [tuple(int(x) for x in row) for row in reduced] == list(enumerate(lengths))
     assert sum(counts) == sum(size[0] for size in model.sizes) == len(lengths)
     assert all(rows * width <= batch_tokens or rows == 1 for rows, width in model.sizes)
+
+
+def ended_by_the_last_advance() -> str:
+    processes.join("cpu")
+    place = device.Device(name="cpu", precision="float32", reason="", threads=1)
+    features = [Feature(example=i, input_ids=[i] * 5) for i in range(8)]
+    done: list[int] = []
+
+    def advance(number: int) -> None:
+        done.append(number)
+        if len(done) > 4:
+            raise Interrupted
+
+    try:
+        infer.forward(
+            adapter_of(),
+            Echo(),
+            features,
+            accelerator=device.accelerator(place),
+            batch_tokens=5,
+            advance=advance,
+            together=True,
+        )
+    except Interrupted:
+        return f"ended after {len(done)}"
+    return "not ended"
+
+
+def test_what_the_main_process_ends_is_ended_in_all() -> None:
+    """The main one alone is told of the others' part."""
+    assert together(2, ended_by_the_last_advance) == ["ended after 5", "ended after 4"]
 
 
 @settings(deadline=None)
