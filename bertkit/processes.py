@@ -123,6 +123,7 @@ class _Joined:
     told: bool = False
     """Whether this process told of a fault."""
     left: threading.Event | None = None
+    watch: threading.Thread | None = None
 
 
 def join(device: str = "auto") -> World:
@@ -157,7 +158,8 @@ def join(device: str = "auto") -> World:
     _Joined.world, _Joined.told = found, False
     _Joined.store = _store()
     _Joined.left = threading.Event()
-    threading.Thread(target=_watch, args=(_Joined.left,), daemon=True).start()
+    _Joined.watch = threading.Thread(target=_watch, args=(_Joined.left,), daemon=True)
+    _Joined.watch.start()
     return found
 
 
@@ -203,7 +205,10 @@ def leave() -> None:
 
     barrier()
     assert _Joined.left is not None
+    assert _Joined.watch is not None
     _Joined.left.set()
+    # An interpreter that ends while a thread asks the store, which is C++, is aborted.
+    _Joined.watch.join(GRACE)
     distributed.destroy_process_group()
     _Joined.world, _Joined.store = World(), None
 
