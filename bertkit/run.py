@@ -23,6 +23,8 @@ from typing import Any, TypeGuard
 from bertkit.errors import RunError, did_you_mean, hide_secrets, looked_for
 from bertkit.events import Checkpoint, Event, to_json
 
+WRONG = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+"""What reading JSON that holds something else than it should may raise; ``1e310`` is a number, and no integer."""
 STATUSES = ("created", "running", "finished", "interrupted", "failed")
 SUITE = "suite.json"
 """The file that makes a folder of runs a suite."""
@@ -317,7 +319,7 @@ class Run:
             if progress["best_step"] is not None:
                 progress["best_step"] = int(progress["best_step"])
             return state | {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
+        except (OSError, *WRONG, SafetensorError) as error:
             # Its manifest is right, so somebody wrote it so.
             raise RunError(f"{folder} is no checkpoint: {type(error).__name__}: {error}.") from error
 
@@ -384,7 +386,7 @@ class Run:
         try:
             progress = json.loads((self._checkpoint(step) / "progress.json").read_text(encoding="utf-8"))
             return step, progress["best_step"], bool(progress.get("passing"))
-        except (OSError, ValueError, TypeError, LookupError, RecursionError, AttributeError):
+        except (OSError, *WRONG):
             return step, -1, False
 
     def _checkpoint(self, step: int) -> Path:
