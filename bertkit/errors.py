@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+"""What reading JSON that holds something else than it should may raise; ``1e310`` is a number, and no integer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Absence:

@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from bertkit.errors import RunError, did_you_mean, hide_secrets, looked_for
+from bertkit.errors import MALFORMED, RunError, did_you_mean, hide_secrets, looked_for
 from bertkit.events import Checkpoint, Event, to_json
 
 STATUSES = ("created", "running", "finished", "interrupted", "failed")
@@ -150,7 +150,7 @@ class Run:
 
     def append(self, event: Event) -> None:
         """Add an event to ``events.jsonl``."""
-        with _disk_errors(self.folder), (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        with disk_errors(self.folder), (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(json_line(to_json(event)) + "\n")
         self.num_events += 1
 
@@ -160,7 +160,7 @@ class Run:
         if kept:
             self.write_lines("events.jsonl", kept)
         else:
-            with _disk_errors(self.folder):
+            with disk_errors(self.folder):
                 (self.folder / "events.jsonl").unlink(missing_ok=True)
         self.num_events = len(kept)
 
@@ -172,7 +172,7 @@ class Run:
         Raises:
             RunError: if the folder cannot be written.
         """
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             for place in (self.folder, self.folder / "checkpoints", self.folder / "predictions"):
                 for left in place.glob(".*"):
                     match = re.fullmatch(r"\.(.+)\.(old|\d+)", left.name)
@@ -240,7 +240,7 @@ class Run:
         place = self.folder / name
         beside = place.with_name(f".{place.name}.{os.getpid()}")
         try:
-            with _disk_errors(place):
+            with disk_errors(place):
                 shutil.rmtree(beside, ignore_errors=True)
                 beside.mkdir(parents=True)
                 yield beside
@@ -278,7 +278,7 @@ class Run:
         from safetensors.torch import save_file
 
         self.append(event)
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             _sync(self.folder / "events.jsonl")
         progress = event.state["progress"] | {"events": self.num_events - event.passing, "passing": event.passing}
         name = f"checkpoints/step-{event.step:06d}"
@@ -317,7 +317,7 @@ class Run:
             if progress["best_step"] is not None:
                 progress["best_step"] = int(progress["best_step"])
             return state | {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
+        except (OSError, *MALFORMED, SafetensorError) as error:
             # Its manifest is right, so somebody wrote it so.
             raise RunError(f"{folder} is no checkpoint: {type(error).__name__}: {error}.") from error
 
@@ -384,7 +384,7 @@ class Run:
         try:
             progress = json.loads((self._checkpoint(step) / "progress.json").read_text(encoding="utf-8"))
             return step, progress["best_step"], bool(progress.get("passing"))
-        except (OSError, ValueError, TypeError, LookupError, RecursionError, AttributeError):
+        except (OSError, *MALFORMED):
             return step, -1, False
 
     def _checkpoint(self, step: int) -> Path:
@@ -579,7 +579,7 @@ def new_folder(runs: Path, *, name: str, out: Path | None) -> Path:
     Raises:
         RunError: if it cannot be made, or ``out`` holds something already.
     """
-    with _disk_errors(out or runs):
+    with disk_errors(out or runs):
         return _fresh(out) if out else _numbered(runs, name)
 
 
@@ -590,7 +590,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text file whole or not at all; a lone surrogate, from a label, as JSON escapes it."""
-    with _disk_errors(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -646,7 +646,7 @@ def _fresh(out: Path) -> Path:
 
 
 @contextmanager
-def _disk_errors(place: Path) -> Iterator[None]:
+def disk_errors(place: Path) -> Iterator[None]:
     """Turn a full or forbidden disk into one line; safetensors reports it in an error of its own."""
     from safetensors import SafetensorError
 

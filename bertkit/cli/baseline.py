@@ -27,8 +27,7 @@ def command(
     """Score simple models on a task's rows, to stand beside every score of the same rows."""
     from bertkit.workflows.baseline import baseline
 
-    shown = console.Console()
-    try:
+    with console.listening() as listen:
         found = baseline(
             task,
             data=data,
@@ -38,10 +37,8 @@ def command(
             settings=options.settings(set_),
             offline=offline,
             runs=runs,
-            listen=shown.show,
+            listen=listen,
         )
-    finally:
-        shown.close()
     if json:
         console.emit_json(found.to_json())
         return

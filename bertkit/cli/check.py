@@ -39,13 +39,8 @@ def command(
         os.environ["RAYON_NUM_THREADS"] = str(threads)
     from bertkit.workflows.check import check
 
-    shown = console.Console()
-    try:
-        found = check(
-            task, encoder=encoder, data=data, settings=options.settings(set_), offline=offline, listen=shown.show
-        )
-    finally:
-        shown.close()
+    with console.listening() as listen:
+        found = check(task, encoder=encoder, data=data, settings=options.settings(set_), offline=offline, listen=listen)
     if json:
         console.emit_json(found.to_json())
     else:

@@ -7,11 +7,12 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from bertkit.errors import BertkitError, RunError, one_line
-from bertkit.events import Event, Note, Phase, Progress, Scores, Start, Step, Stop
+from bertkit.events import Event, Listener, Note, Phase, Progress, Scores, Start, Step, Stop
 from bertkit.metrics.names import with_intervals
 
 if TYPE_CHECKING:
@@ -249,6 +250,16 @@ def _cell(value: Any) -> str:
 def next_command(*words: object) -> None:
     """Say what to type next, quoted for the shell where that is needed."""
     say(f"next: {shlex.join(map(str, words))}")
+
+
+@contextmanager
+def listening() -> Iterator[Listener]:
+    """Give what shows events while the block runs, and take a bar off the terminal at its end."""
+    shown = Console()
+    try:
+        yield shown.show
+    finally:
+        shown.close()
 
 
 class Console:

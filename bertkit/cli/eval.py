@@ -47,18 +47,15 @@ def command(
         return
     launch.spread(processes, device=device, threads=threads)
 
-    shown = console.Console()
-    try:
+    with console.listening() as listen:
         result = evaluate(
             run,
             task=task or None,
             labels=options.names(labels),
             report=report,
-            listen=shown.show,
+            listen=listen,
             **given,
         )
-    finally:
-        shown.close()
     if json:
         console.emit_json(result.to_json())
     else:
@@ -73,11 +70,8 @@ def _suite(where: str, given: dict[str, Any], *, json: bool) -> None:
     """Show the table of a suite."""
     from bertkit.workflows.suite.evaluate import evaluate_suite
 
-    shown = console.Console()
-    try:
-        found = evaluate_suite(where, **given, listen=shown.show)
-    finally:
-        shown.close()
+    with console.listening() as listen:
+        found = evaluate_suite(where, **given, listen=listen)
     if json:
         console.emit_json(found.to_json())
     else:

@@ -80,12 +80,8 @@ def _one(task: str | None, given: dict[str, Any], *, json: bool) -> None:
     """Train one run, and show its scores."""
     from bertkit.workflows.finetune import finetune
 
-    shown = console.Console()
-    with interrupt.handled() as stopping:
-        try:
-            result = finetune(task, **given, listen=shown.show, should_stop=stopping)
-        finally:
-            shown.close()
+    with interrupt.handled() as stopping, console.listening() as listen:
+        result = finetune(task, **given, listen=listen, should_stop=stopping)
     if result.status == "interrupted":
         console.next_command("bertkit", "finetune", "--resume", result.run)
         raise typer.Exit(stopping.exit_code)
@@ -100,11 +96,8 @@ def _estimate(task: str | None, given: dict[str, Any], *, json: bool) -> None:
     from bertkit.workflows.estimate import estimate
 
     del given["resume"]
-    shown = console.Console()
-    try:
-        found = estimate(task, **given, listen=shown.show)
-    finally:
-        shown.close()
+    with console.listening() as listen:
+        found = estimate(task, **given, listen=listen)
     if json:
         console.emit_json(found.to_json())
     else:
@@ -124,12 +117,8 @@ def _several(task: str | None, given: dict[str, Any], *, json: bool) -> None:
     """Train the runs of a suite, and show the table of all."""
     from bertkit.workflows.suite.train import finetune_suite
 
-    shown = console.Console()
-    with interrupt.handled() as stopping:
-        try:
-            result = finetune_suite(task, **given, listen=shown.show, should_stop=stopping)
-        finally:
-            shown.close()
+    with interrupt.handled() as stopping, console.listening() as listen:
+        result = finetune_suite(task, **given, listen=listen, should_stop=stopping)
     if result.status == "interrupted":
         console.next_command("bertkit", "finetune", "--resume", result.suite)
         raise typer.Exit(stopping.exit_code)

@@ -75,8 +75,7 @@ def command(
     from bertkit.workflows.partial import rejects_of
     from bertkit.workflows.predict import predict_file
 
-    shown = console.Console()
-    try:
+    with console.listening() as listen:
         lines = predict_file(
             Path(source) if source not in (None, "-") else None,
             out=out,
@@ -87,13 +86,11 @@ def command(
             run=run,
             task=task or None,
             labels=options.names(labels),
-            listen=shown.show,
+            listen=listen,
             **given,
         )
         for line in lines:
             console.emit_row(line)
-    finally:
-        shown.close()
     beside = rejects_of(out) if out is not None and lines.num_rejected else None
     if json:
         told = {"rejects": str(beside) if beside else None} if on_error == "skip" else {}
@@ -128,11 +125,8 @@ def _submission(run: str, out: Path, given: dict[str, Any], *, json: bool) -> No
     """Write GLUE's leaderboard files."""
     from bertkit.workflows.submission import write_submission
 
-    shown = console.Console()
-    try:
-        made = write_submission(run, out, **given, listen=shown.show)
-    finally:
-        shown.close()
+    with console.listening() as listen:
+        made = write_submission(run, out, **given, listen=listen)
     if json:
         console.emit_json(made.to_json())
         return

@@ -105,11 +105,8 @@ def verify(
     """Train the first steps of a run again, and say whether the losses are the same; exit 1 where they are not."""
     from bertkit.workflows.verify import verify as workflow
 
-    shown = console.Console()
-    try:
-        found = workflow(run, runs=runs, steps=steps, offline=offline, listen=shown.show)
-    finally:
-        shown.close()
+    with console.listening() as listen:
+        found = workflow(run, runs=runs, steps=steps, offline=offline, listen=listen)
     if json:
         console.emit_json(found.to_json())
     else:

@@ -68,15 +68,11 @@ def command(
     given |= {"precision": precision, "threads": threads, "offline": offline}
     from bertkit.workflows.sweep.train import sweep
 
-    shown = console.Console()
-    with interrupt.handled() as stopping:
-        try:
-            found = sweep(
-                task, grid=grid, trials=trials, prune=prune, storage=storage, **given,
-                listen=shown.show, should_stop=stopping,
-            )  # fmt: skip
-        finally:
-            shown.close()
+    with interrupt.handled() as stopping, console.listening() as listen:
+        found = sweep(
+            task, grid=grid, trials=trials, prune=prune, storage=storage, **given,
+            listen=listen, should_stop=stopping,
+        )  # fmt: skip
     if found.status == "interrupted":
         again = ["--storage", storage] if "@" in storage else []
         console.next_command("bertkit", "sweep", "--resume", found.sweep, *again)

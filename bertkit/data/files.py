@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 from bertkit.data import Example, Split, conll, squad
 from bertkit.data.lines import MOST_LEVELS, BadRow, Lines, Row, finite, json_kind, no_constant, too_deep
-from bertkit.errors import DataError, did_you_mean, joined
+from bertkit.errors import MALFORMED, DataError, did_you_mean, joined
 
 PARQUET_ROWS = 1024
 """Rows of a Parquet file that are turned into Python objects at one time."""
@@ -411,7 +411,7 @@ def _stored_label_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         found = {column: _class_names(feature) for column, feature in features.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except MALFORMED:
         return {}
     return {column: names for column, names in found.items() if names}
 

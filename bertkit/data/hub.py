@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from bertkit.data import Dataset, Split
-from bertkit.errors import Absence, BertkitError, DataError, ModelError, absent, did_you_mean, hide_secrets
+from bertkit.errors import MALFORMED, Absence, BertkitError, DataError, ModelError, absent, did_you_mean, hide_secrets
 from bertkit.task import stays_below
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def shard_names(folder: Path) -> list[str] | None:
 
     try:
         found = list(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, *MALFORMED):
         return None
     for name in found:
         if not (isinstance(name, str) and PLAIN_SAFETENSORS.fullmatch(name)):

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from bertkit.errors import RunError
-from bertkit.run import LOCK
+from bertkit.run import LOCK, disk_errors
 
 
 @contextmanager
@@ -36,12 +36,8 @@ def run_folder(folder: Path) -> Iterator[None]:
     """
     file = folder / LOCK
     with ExitStack() as held:
-        try:
+        with disk_errors(folder):
             mine = held.enter_context(alone(file))
-        except OSError as error:
-            raise RunError(
-                f"{folder} cannot be written: {error.strerror or error}. Free space or name another --out."
-            ) from error
         if not mine:
             raise RunError(
                 f"{folder} is in use: another process trains in it. Wait until it has ended, or name another --out."

@@ -30,7 +30,7 @@ from typing import Any
 from bertkit.data.lines import BadRow, Row
 from bertkit.errors import BertkitError, RunError
 from bertkit.events import Listener, Note
-from bertkit.run import json_line, write_json
+from bertkit.run import disk_errors, json_line, write_json
 from bertkit.workflows import locks
 
 STATE, ROWS, REJECTS, LOCK = "state.json", "rows.jsonl", "rejects.jsonl", "lock"
@@ -293,13 +293,13 @@ def opened(out: Path, about: Mapping[str, Any], listen: Listener) -> Iterator[Pa
     """
     folder = folder_of(out)
     with ExitStack() as stack:
-        with _disk_errors(out):
+        with disk_errors(out):
             folder.mkdir(exist_ok=True)
             if not stack.enter_context(locks.alone(folder / LOCK)):
                 raise RunError(f"{out} is being written by another process. Wait for it, or name another --out.")
             partial = Partial(out, about)
         try:
-            with _disk_errors(out):
+            with disk_errors(out):
                 if not partial.go_back():
                     listen(Note(message=f"{folder} is damaged: starting anew", level="warning"))
                 elif partial.begun.num_read:
@@ -314,15 +314,6 @@ def opened(out: Path, about: Mapping[str, Any], listen: Listener) -> Iterator[Pa
             raise
 
 
-@contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        advice = "Free space or name another --out."
-        raise RunError(f"{out} cannot be written: {error.strerror or error}. {advice}") from error
-
-
 def _fingerprint(row: Row | BadRow) -> bytes:
     """Return a row of the input, and where it stands, for the hash."""
     what = row.reason if isinstance(row, BadRow) else json_line(row.example)
@@ -333,16 +324,6 @@ def _shown(key: str, about: Mapping[str, Any]) -> str:
     """Return one fact for a message; of the model, its name and the beginning of its hash."""
     value = about.get(key)
     if key == "model":
-        return f"{about.get('name')} (SHA-256 {str(value)[:12]})"
+        return f"{about.get('name')} (SHA-256 {str(value).removeprefix('sha256:')[:12]})"
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
     return f"{key} {text if len(text) <= 80 else f'{text[:77]}...'}"
-
-
-def model_hash(folder: Path) -> str:
-    """Return the SHA-256 of a model folder's weights, configuration, tokenizer and facts."""
-    found = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix in {".safetensors", ".json", ".txt", ".model"} and file.is_file():
-            with file.open("rb") as data:
-                found.update(f"{file.name}\0{hashlib.file_digest(data, 'sha256').hexdigest()}\n".encode())
-    return found.hexdigest()

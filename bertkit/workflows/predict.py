@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, get_args
 
-from bertkit import __version__, backends, config, infer
+from bertkit import __version__, backends, config, encoder, infer
 from bertkit.adapters.base import Example, ExampleError, Prediction
 from bertkit.backends import OpenVino
 from bertkit.config import Backend, DeviceConfig, OnError
@@ -357,7 +357,7 @@ def _identity(predictor: Predictor, options: Mapping[str, Any]) -> dict[str, Any
     """Return what decides over predictions, by which one half of a file must not differ from the other."""
     model, opened = predictor.model, predictor.opened
     about = {
-        "model": partial.model_hash(model.source.folder),
+        "model": encoder.folder_hash(model.source.folder),
         "name": model.name,
         "settings": model.adapter.facts() | {"eval.decode": model.eval.decode},
         "predict.column": model.predict.column,
