@@ -21,10 +21,13 @@ _HOME = {
     "evaluate": "bertkit.workflows.eval",
     "evaluate_suite": "bertkit.workflows.suite.evaluate",
     "predict": "bertkit.workflows.predict",
+    "embed": "bertkit.workflows.embed",
+    "pretrain": "bertkit.workflows.pretrain",
     "check": "bertkit.workflows.check",
     "baseline": "bertkit.workflows.baseline",
     "compare": "bertkit.workflows.compare",
     "sweep": "bertkit.workflows.sweep.train",
+    "distill": "bertkit.workflows.distill",
     "load": "bertkit.workflows.predict",
     "find_task": "bertkit.catalog",
     "Task": "bertkit.task",
@@ -52,10 +55,13 @@ if TYPE_CHECKING:
     from bertkit.workflows.baseline import baseline as baseline
     from bertkit.workflows.check import check as check
     from bertkit.workflows.compare import compare as compare
+    from bertkit.workflows.distill import distill as distill
+    from bertkit.workflows.embed import embed as embed
     from bertkit.workflows.eval import evaluate as evaluate
     from bertkit.workflows.finetune import finetune as finetune
     from bertkit.workflows.predict import load as load
     from bertkit.workflows.predict import predict as predict
+    from bertkit.workflows.pretrain import pretrain as pretrain
     from bertkit.workflows.suite.evaluate import evaluate_suite as evaluate_suite
     from bertkit.workflows.suite.train import finetune_suite as finetune_suite
     from bertkit.workflows.sweep.train import sweep as sweep

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bertkit import adapters, encoder
+from bertkit.adapters.base import Adapter
 from bertkit.errors import one_line
 from bertkit.metrics.names import with_intervals
 
@@ -31,11 +32,56 @@ def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *
         f"## Scores\n\n{_score_table(scores, record)}{_warnings(record)}\n\n95 % bootstrap intervals in brackets. "
         f"The weights are those of step {best_step}, the best by `{task['metrics'][0]}` on validation, "
         "so the validation score is a little flattered by the choice.",
-        f"## Use\n\n{_usage(task)}",
-        f"## Training\n\n{_training(record)}",
+        _comparison(record),
+        f"## Use\n\n{_usage(task, record.get('head', {}))}",
+        f"## Training\n\n{_training(record)}{_mix(record.get('head', {}))}",
         f"## Limits\n\n{_limits(record)}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render_pretrained(record: Mapping[str, Any], scores: Mapping[str, Any], *, best_step: int) -> str:
+    """Return the card of a pre-trained encoder.
+
+    Args:
+        record: what ``run.json`` holds.
+        scores: metric -> value on held-out text, ``<metric>_interval`` beside.
+        best_step: the step whose weights are in ``model/``.
+    """
+    name, corpus, request = _text(encoder.public_name(record["encoder"])), record["corpus"], record["request"]
+    objective = record["config"]["pretrain"]["objective"]
+    begun = "from random weights" if request["size"] else f"from `{name}`{_revision(record['encoder_revision'])}"
+    tokens = f"{corpus['train']['tokens']:,} tokens of {corpus['train']['documents']:,} documents"
+    rows = ["| metric | held-out text |", "| --- | --- |"]
+    for metric, value, interval in with_intervals(scores):
+        between = f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
+        rows.append(f"| {metric} | {value:.4f}{between} |")
+    base = encoder.hub_name(record["encoder"])
+    lines = ["---", "library_name: transformers", *([f"base_model: {json.dumps(base)}"] if base else [])]
+    parts = [
+        "\n".join([*lines, "pipeline_tag: fill-mask", "tags: [bertkit]", "---"]),
+        f"# Pre-trained: {name}",
+        f"Pre-trained with bertkit {record['versions']['bertkit']} {begun} on {tokens}; objective `{objective}`, "
+        f"{corpus['vocabulary']:,} tokens in the vocabulary.",
+        "## Scores\n\n" + "\n".join(rows) + "\n\nLosses in nats over masked positions, 95 % bootstrap intervals over "
+        f"rows in brackets, {record['num_examples']['validation']:,} rows of {corpus['validation']['documents']:,} "
+        f"documents that were not trained on. The weights are those of step {best_step}, the best by `mlm_loss`.",
+        f"## Use\n\n{_PRETRAINED_USE}",
+        f"## Training\n\n{_training(record)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_PRETRAINED_USE = """```
+bertkit finetune TASK --encoder .
+```
+
+```python
+from transformers import pipeline
+
+fill = pipeline("fill-mask", "model")
+print(fill(f"The capital of France is {fill.tokenizer.mask_token}."))
+```"""
 
 
 def _started(record: Mapping[str, Any]) -> str:
@@ -71,13 +117,53 @@ def _score_table(scores: Mapping[str, Mapping[str, Any]], record: Mapping[str, A
     return "\n".join(rows)
 
 
+def _comparison(record: Mapping[str, Any]) -> str:
+    """Return what a student is beside its teacher, and beside itself without one, where it was compared."""
+    found = record.get("comparison", [])
+    if not found:
+        return ""
+    metric = record["resolved_task"]["metrics"][0]
+    rows = [f"| model | {metric} | layers | parameters | MB | examples/s |", "| --- | --- | --- | --- | --- | --- |"]
+    for line in found:
+        scores = line["scores"]["validation"]
+        between = scores.get(f"{metric}_interval")
+        shown = f"{scores[metric]:.4f}" + (f" [{between[0]:.4f}, {between[1]:.4f}]" if between else "")
+        sizes = f"{line['layers']} | {line['parameters'] / 1e6:.2f} M | {line['megabytes']:.1f}"
+        rows.append(f"| {line['name']} | {shown} | {sizes} | {line['examples_per_second']:,.0f} |")
+    teacher = _text(encoder.public_name(record["teacher"]["encoder"]))
+    about = (
+        f"Distilled from a teacher of `{teacher}`. Scores are of validation; the speeds are predict's, of all models "
+        "in turn on the same rows and the same machine."
+    )
+    return "## Beside its teacher\n\n" + about + "\n\n" + "\n".join(rows)
+
+
 def _warnings(record: Mapping[str, Any]) -> str:
     return "".join(f"\n\n**{_text(said[:1].upper() + said[1:])}**" for said in record.get("warnings", []))
 
 
-def _usage(task: Mapping[str, Any]) -> str:
-    plain = adapters.find(task["type"]).usage
-    return f"```\nbertkit predict file.jsonl --run .\n```\n\n```python\n{plain}\n```"
+def _usage(task: Mapping[str, Any], head: Mapping[str, Any]) -> str:
+    plain = Adapter.usage if head else adapters.find(task["type"]).usage
+    said = ""
+    if head:
+        said = (
+            f"The head ({head['kind']} on `{head['layers']}`) is none of transformers' and stands in "
+            f"`model/{head['file']}`: bertkit predicts with it, and plain transformers opens the encoder alone.\n\n"
+        )
+    return f"{said}```\nbertkit predict file.jsonl --run .\n```\n\n```python\n{plain}\n```"
+
+
+def _mix(head: Mapping[str, Any]) -> str:
+    """Return the learned weights of the layers, where the head mixes them."""
+    mix = head.get("mix")
+    if not mix:
+        return ""
+    rows = ["| layer | share |", "| --- | --- |"]
+    rows += [f"| {name} | {share:.4f} |" for name, share in zip(mix["layers"], mix["shares"], strict=True)]
+    return (
+        f"\n\nThe head reads a mix of layers whose shares were learned, scaled by {mix['gamma']:.4f} "
+        "(arXiv:1802.05365, equation 1):\n\n" + "\n".join(rows)
+    )
 
 
 def _training(record: Mapping[str, Any]) -> str:
@@ -88,10 +174,20 @@ def _training(record: Mapping[str, Any]) -> str:
         f"| seed | {record['seed']} |",
         f"| training examples | {record['num_examples']['train']} |",
         f"| device, precision | {record['device']['name']}, {record['device']['precision']} |",
+        *_trained(record.get("trained", {})),
     ]
     labels = record["label_map"]
     shown = ", ".join(f"`{key}` {_text(name)}" for key, name in list(labels.items())[:50])
     return "\n".join(rows) + (f"\n\nLabels: {shown}." if labels else "")
+
+
+def _trained(found: Mapping[str, Any]) -> list[str]:
+    """Return the row that says how much of the model was trained, where that is not all of it."""
+    if not found or found["parameters"] == found["all"]:
+        return []
+    later = ", more of them later" if found.get("unfreezing") else ""
+    merged = f", by LoRA of rank {found['lora']['rank']}, merged" if found.get("lora") else ""
+    return [f"| trained parameters | {found['parameters']:,} of {found['all']:,}{later}{merged} |"]
 
 
 def _limits(record: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ A setting is a field of a frozen dataclass; the docstring under it gives unit, r
 """
 
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,9 +16,18 @@ from bertkit.errors import ConfigError, did_you_mean, joined
 Scheduler = Literal["linear", "cosine", "constant"]
 OnLong = Literal["truncate", "head-tail", "window", "error"]
 ClassWeights = Literal["none", "balanced"]
+Layers = Literal["embeddings", "last", "second-to-last", "sum-last-4", "concat-last-4", "mix-last-4", "mix"]
+Head = Literal["linear", "mlp", "bilstm"]
+LoraModules = Literal["attention", "all-linear"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 Backend = Literal["torch", "openvino"]
 OnError = Literal["stop", "skip"]
+Pooling = Literal["mean", "cls", "max", "words"]
+Matching = Literal["always", "general"]
+PretrainingObjective = Literal["mlm", "mlm+nsp", "mlm+sop"]
+Layout = Literal["auto", "lines", "blocks", "wikitext"]
+Sentences = Literal["split", "lines"]
+Words = Literal["none", "spaces", "segmenter"]
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 
 
@@ -68,6 +78,46 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Keep only what goes into each layer for the backward pass, and compute the layer again there
     (arXiv:1604.06174): less memory, about a third more work."""
+    freeze: str = "none"
+    """Parts of the encoder that stay as they are, with commas between: ``encoder`` (all that the checkpoint holds below
+    the head), ``embeddings``, ``layers:0-5`` (counted from 0 at the bottom). They compute without dropout."""
+    unfreeze_epochs: float = 0
+    """Train one more frozen layer, from the top down and the embeddings last, after every so many epochs
+    (arXiv:1801.06146, 3.3: one); 0 leaves them frozen."""
+    unfreeze_steps: int = 0
+    """The same after every so many optimizer steps; 0 leaves them frozen."""
+    layer_decay: float = 1.0
+    """Learning rate of a layer over that of the layer above it, above 0 and up to 1. Of L layers the top one has
+    ``layer_decay`` times the head's rate, the embeddings its power L + 1 (as in ELECTRA's code, arXiv:2003.10555, which
+    begins with the square, and uses 0.8 for its base and 0.9 for its large encoder)."""
+    reinit_layers: int = 0
+    """Start so many top layers, and the pooler, from random weights in place of the checkpoint's (arXiv:2006.05987, 5:
+    up to 6, steadier on small tasks)."""
+    lora_rank: int = 0
+    """Rank of the matrices that LoRA trains beside the encoder's own, which stay as they are (arXiv:2106.09685); the
+    head is trained. They are merged into the saved model. 0 trains the encoder itself."""
+    lora_alpha: float = 16.0
+    """What LoRA's matrices add is scaled by ``lora_alpha / lora_rank``; above 0."""
+    lora_dropout: float = 0.0
+    """Dropout on what goes into LoRA's matrices, 0 up to but not including 1."""
+    lora_modules: LoraModules = "attention"
+    """Matrices of every layer that LoRA stands beside: those of attention, or all."""
+    layers: Layers = "last"
+    """What of the encoder the head reads: the states of one layer, of the top four added or side by side, or a mix of
+    the top four or of all (embeddings included) whose weights are learned (arXiv:1802.05365, eq. 1). ``last`` under a
+    linear head is Hugging Face's own head, BERT's pooler included; any other reads [CLS] or tokens without a pooler."""
+    head: Head = "linear"
+    """``mlp`` has a hidden layer with tanh, ``bilstm`` two layers in both directions (arXiv:1810.04805, 5.3; token
+    tagging and span QA)."""
+    head_width: int = 0
+    """Width of the hidden vectors of ``mlp`` and ``bilstm`` (both directions together), at least 2; 0: the
+    encoder's."""
+    head_dropout: float = 0.1
+    """Dropout on what goes into the head and on its hidden vectors, 0 up to but not including 1. Hugging Face's own
+    head takes the encoder's."""
+    cache_features: bool = True
+    """Where the whole encoder is frozen for good, compute what the head reads once, and keep it in files for all
+    epochs, seeds and later runs; false computes it anew in each step."""
     compile: bool = False
     """Compile forward and backward passes by ``torch.compile`` with dynamic shapes, in place of ``fast``: the layers
     then see padding. Compiling takes a minute or so; it may pay on a GPU."""
@@ -98,11 +148,117 @@ class TrainConfig:
             weight_decay=(0 <= self.weight_decay < math.inf, "at least 0 and finite"),
             max_grad_norm=(self.max_grad_norm >= 0, "at least 0"),
             label_smoothing=(0 <= self.label_smoothing < 1, "at least 0 and below 1"),
+            unfreeze_epochs=(0 <= self.unfreeze_epochs < math.inf, "at least 0 and finite"),
+            unfreeze_steps=(self.unfreeze_steps >= 0, "at least 0"),
+            layer_decay=(0 < self.layer_decay <= 1, "above 0 and at most 1"),
+            reinit_layers=(self.reinit_layers >= 0, "at least 0"),
+            lora_rank=(self.lora_rank >= 0, "at least 0"),
+            lora_alpha=(0 < self.lora_alpha < math.inf, "above 0 and finite"),
+            lora_dropout=(0 <= self.lora_dropout < 1, "at least 0 and below 1"),
             eval_steps=(self.eval_steps >= 0, "at least 0"),
             save_steps=(self.save_steps >= 0, "at least 0"),
             keep_checkpoints=(self.keep_checkpoints >= 0, "at least 0"),
             patience=(self.patience >= 0, "at least 0"),
         )
+        self._check_depth()
+        self._check_head()
+
+    @property
+    def own_head(self) -> bool:
+        """Say whether the head is none of Hugging Face's: :mod:`bertkit.heads`."""
+        return self.head != "linear" or self.layers != "last"
+
+    def _check_head(self) -> None:
+        """Raise one :class:`ConfigError` for what is said of a head that is not there."""
+        owned = "of a head of Hugging Face's own, which train.head and train.layers leave in place"
+        _check(
+            self,
+            head_width=(
+                self.head_width == 0 or (self.head != "linear" and self.head_width >= 2),
+                "0, or at least 2"
+                if self.head != "linear"
+                else "0 where train.head is linear: it has no hidden vectors",
+            ),
+            head_dropout=(
+                0 <= self.head_dropout < 1 and (self.own_head or self.head_dropout == TrainConfig.head_dropout),
+                "at least 0 and below 1"
+                if self.own_head
+                else f"{TrainConfig.head_dropout}, which says nothing {owned}",
+            ),
+        )
+
+    def _check_depth(self) -> None:
+        """Raise one :class:`ConfigError` for what ``freeze`` names wrongly, or what does not go with it."""
+        frozen = Frozen.of(self.freeze)
+        lora = self.lora_rank > 0
+        thaws = bool(self.unfreeze_epochs or self.unfreeze_steps)
+        _check(
+            self,
+            freeze=(not (lora and frozen), f"none where train.lora_rank is {self.lora_rank}: LoRA freezes the encoder"),
+            reinit_layers=(
+                not (lora and self.reinit_layers),
+                f"0 where train.lora_rank is {self.lora_rank}: LoRA would leave what is drawn at random as it is",
+            ),
+            unfreeze_epochs=(
+                bool(frozen) or not self.unfreeze_epochs,
+                "0 where train.freeze is none: nothing is frozen",
+            ),
+            unfreeze_steps=(
+                not self.unfreeze_steps or (bool(frozen) and not self.unfreeze_epochs),
+                "0 where train.unfreeze_epochs says it already" if frozen else "0 where train.freeze is none",
+            ),
+            compile=(
+                not (self.compile and thaws),
+                "false where frozen layers are trained later: each time all would be compiled anew",
+            ),
+        )
+
+
+FROZEN = ("none", "encoder", "embeddings", "layers")
+"""Words of ``train.freeze``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """What ``train.freeze`` names."""
+
+    encoder: bool = False
+    """All that the checkpoint holds below the head."""
+    embeddings: bool = False
+    layers: frozenset[int] = frozenset()
+    """Counted from 0 at the bottom."""
+
+    def __bool__(self) -> bool:
+        """Say whether anything is named."""
+        return self.encoder or self.embeddings or bool(self.layers)
+
+    @classmethod
+    def of(cls, text: str) -> "Frozen":
+        """Read a value of ``train.freeze``.
+
+        Raises:
+            ConfigError: naming the word that is none.
+        """
+        words = [word.strip() for word in text.split(",")]
+        layers: set[int] = set()
+        for word in words:
+            kind, colon, numbers = word.partition(":")
+            found = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", numbers, re.ASCII)
+            if kind not in FROZEN:
+                raise ConfigError(
+                    f"train.freeze is {text!r}, and {word!r} is no part of an encoder.{did_you_mean(kind, FROZEN)} "
+                    "There are none, encoder, embeddings and layers:0-5."
+                )
+            first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+            if (kind == "layers") != bool(colon) or (colon and first > last):
+                raise ConfigError(
+                    f"train.freeze is {text!r}, and {word!r} must be like layers:0-5 or layers:3: numbers from 0, "
+                    "rising."
+                )
+            layers.update(range(first, last + 1))
+        if "none" in words and len(words) > 1:
+            raise ConfigError(f"train.freeze is {text!r}: none stands alone.")
+        return cls(encoder="encoder" in words, embeddings="embeddings" in words, layers=frozenset(layers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +305,158 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """How texts become vectors: ``--set embed.KEY=VALUE``."""
+
+    section: ClassVar[str] = "embed"
+
+    column: str = "embedding"
+    """Name of the field that is added to each row; a ``.npy`` has none."""
+    max_length: int = 512
+    """Tokens of one text, special tokens included, at least 8; as many as the encoder has positions for, where that is
+    less. What is longer is cut, and counted."""
+    batch_tokens: int = 0
+    """Tokens, padding included, that go through the encoder at once; 0 is as for ``eval.batch_tokens``."""
+    chunk: int = 4096
+    """Rows that are held in memory, sorted by length, at one time, at least 1; fewer where their texts are long."""
+
+    def __post_init__(self) -> None:
+        """Raise one :class:`ConfigError` that names every value out of range."""
+        _check(
+            self,
+            column=(bool(self.column), "not empty"),
+            max_length=(self.max_length >= 8, "at least 8"),
+            batch_tokens=(self.batch_tokens >= 0, "at least 0"),
+            chunk=(self.chunk >= 1, "at least 1"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """How a student learns from a teacher: ``[distill]`` in a task file, ``--set distill.KEY=VALUE``."""
+
+    section: ClassVar[str] = "distill"
+
+    temperature: float = 2.0
+    """What the logits of teacher and student are divided by before they are compared, above 0
+    (arXiv:1503.02531, 2: 1 to 20). A number (regression) has none."""
+    alpha: float = 0.9
+    """Share of the teacher's answers in the loss, 0 to 1; the rest is the labels'. 1 looks at no label."""
+    hidden: float = 0.0
+    """Weight of the distance between hidden states, embeddings included, at least 0; through a learned projection
+    where the widths differ (arXiv:1909.10351, eq. 8 and 9). Needs one tokenizer for both."""
+    attention: float = 0.0
+    """Weight of the distance between attention probabilities, at least 0 (arXiv:1909.10351, eq. 7, which compares
+    scores). Needs one tokenizer for both, and attention that is computed the plain way."""
+    matching: Matching = "always"
+    """When hidden states and attention are compared: ``always``, or in the ``general`` phase alone."""
+    layer_map: str = "auto"
+    """Which layer of the teacher each layer of the student is compared with: ``uniform`` (layer m with layer m * N/M),
+    ``last`` (with the top M), or the teacher's layers from 1 (``3,6``). ``auto``: the layers that the student was cut
+    out of, else ``uniform``."""
+    general_epochs: int = 0
+    """Passes in front of ``train.epochs`` that look at no label and no answer: hidden states and attention alone."""
+    augment: int = 0
+    """Copies of each training example with words replaced by those that a masked language model proposes."""
+    augment_encoder: str = ""
+    """The encoder that proposes them: a name or folder, with a masked-LM head."""
+    augment_share: float = 0.15
+    """Share of the words of a copy that are replaced, above 0 up to 1."""
+    augment_candidates: int = 15
+    """Proposals among which each is drawn, at least 1 (arXiv:1909.10351, algorithm 1: 15)."""
+    kept_mb: int = 1024
+    """Megabytes of the teacher's answers that are computed once and kept in memory; where there are more of them, the
+    teacher answers anew in each step. At least 0."""
+
+    def __post_init__(self) -> None:
+        """Raise one :class:`ConfigError` that names every value out of range."""
+        _check(
+            self,
+            temperature=(0 < self.temperature < math.inf, "above 0 and finite"),
+            alpha=(0 <= self.alpha <= 1, "between 0 and 1"),
+            hidden=(0 <= self.hidden < math.inf, "at least 0 and finite"),
+            attention=(0 <= self.attention < math.inf, "at least 0 and finite"),
+            layer_map=(_is_layer_map(self.layer_map), "auto, uniform, last, or layers such as 3,6"),
+            general_epochs=(
+                self.general_epochs >= 0 and (self.matches or not self.general_epochs),
+                "at least 0, and 0 where distill.hidden and distill.attention are both 0",
+            ),
+            augment=(self.augment >= 0, "at least 0"),
+            augment_encoder=(bool(self.augment_encoder) or not self.augment, "an encoder with a masked-LM head"),
+            augment_share=(0 < self.augment_share <= 1, "above 0, up to 1"),
+            augment_candidates=(self.augment_candidates >= 1, "at least 1"),
+            kept_mb=(self.kept_mb >= 0, "at least 0"),
+        )
+
+    @property
+    def matches(self) -> bool:
+        """Say whether anything inside the models is compared."""
+        return self.hidden > 0 or self.attention > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """How ``bertkit pretrain`` reads a corpus and masks it: ``--set pretrain.KEY=VALUE``."""
+
+    section: ClassVar[str] = "pretrain"
+
+    objective: PretrainingObjective = "mlm"
+    """Masked LM alone, with next-sentence prediction (arXiv:1810.04805, 3.1: half of the second segments are from
+    another document), or with sentence-order prediction (arXiv:1909.11942, 3.1: half of the pairs are swapped)."""
+    whole_words: bool = False
+    """Mask all tokens of a word together."""
+    mask_share: float = 0.15
+    """Share of the tokens that are to be predicted, above 0, below 1 (arXiv:1810.04805, 3.1)."""
+    mask_token_share: float = 0.8
+    """Share of these that ``[MASK]`` replaces, 0 to 1."""
+    random_share: float = 0.1
+    """Share of these that a random token replaces, 0 to 1; the rest stays as it is."""
+    most_masked: int = 0
+    """Most tokens of a row that are to be predicted; 0 sets no limit (BERT: 20 of 128 tokens)."""
+    short_share: float = 0.1
+    """Share of the rows that are filled to a random shorter length, 0 to 1 (arXiv:1810.04805, A.2; BERT's code)."""
+    valid_share: float = 0.02
+    """Share of the corpus, in whole documents, that is held out where ``--valid`` names no text; above 0, below 1."""
+    valid_rows: int = 1000
+    """Held-out rows that are scored, with the same masks each time; at least 1."""
+    lowercase: bool = True
+    """Whether a new tokenizer lowers case and takes accents off, as BERT's uncased models do."""
+    layout: Layout = "auto"
+    """Of text files: ``lines`` (a document a line), ``blocks`` (a sentence a line, an empty line between documents),
+    ``wikitext`` (`` = Title = `` begins one); ``auto`` recognises it."""
+    column: str = ""
+    """Column of rows that holds the text; guessed where empty."""
+    sentences: Sentences = "split"
+    """Whether lines are cut into sentences, or each line is one."""
+    words: Words = "none"
+    """Where Chinese words are, for ``whole_words``: ``spaces`` stand between them, or a ``segmenter`` finds them; with
+    ``none`` each ideograph is a word."""
+    name: str = ""
+    """Configuration of a Hub data set."""
+    split: str = "train"
+    """Split of a Hub data set."""
+    revision: str = ""
+    """Branch, tag or commit of a Hub data set."""
+
+    def __post_init__(self) -> None:
+        """Raise one :class:`ConfigError` that names every value out of range."""
+        _check(
+            self,
+            mask_share=(0 < self.mask_share < 1, "above 0 and below 1"),
+            mask_token_share=(0 <= self.mask_token_share <= 1, "between 0 and 1"),
+            random_share=(
+                0 <= self.random_share <= 1 and self.mask_token_share + self.random_share <= 1 + 1e-9,
+                "between 0 and 1, and at most 1 with pretrain.mask_token_share",
+            ),
+            most_masked=(self.most_masked >= 0, "at least 0"),
+            short_share=(0 <= self.short_share <= 1, "between 0 and 1"),
+            valid_share=(0 < self.valid_share < 1, "above 0 and below 1"),
+            valid_rows=(self.valid_rows >= 1, "at least 1"),
+            words=(self.whole_words or self.words == "none", "none where pretrain.whole_words is false"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
     """Where and how precisely to compute: ``--device``, ``--precision``, ``--threads``."""
 
@@ -175,9 +483,11 @@ class DeviceConfig:
 MOST_LEVELS = 16
 """Tables and lists inside each other that a task file may have, and dots of a ``--set``; the deepest in use is 3."""
 
-Config = TypeVar("Config", TrainConfig, EvalConfig, PredictConfig, DeviceConfig)
-SECTIONS: dict[str, type[TrainConfig | EvalConfig | PredictConfig]] = {
-    kind.section: kind for kind in (TrainConfig, EvalConfig, PredictConfig)
+Config = TypeVar(
+    "Config", TrainConfig, EvalConfig, PredictConfig, EmbedConfig, DistillConfig, PretrainConfig, DeviceConfig
+)
+SECTIONS: dict[str, type[TrainConfig | EvalConfig | PredictConfig | DistillConfig]] = {
+    kind.section: kind for kind in (TrainConfig, EvalConfig, PredictConfig, DistillConfig)
 }
 
 
@@ -284,7 +594,9 @@ def _items(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def describe(config: TrainConfig | EvalConfig | PredictConfig | DeviceConfig) -> dict[str, Any]:
+def describe(
+    config: TrainConfig | EvalConfig | PredictConfig | EmbedConfig | DistillConfig | PretrainConfig | DeviceConfig,
+) -> dict[str, Any]:
     """Return the settings as JSON-able values, in their order."""
     return asdict(config)
 
@@ -312,6 +624,10 @@ def _toml_value(text: str) -> Any:
     except ValueError:
         return text
     return parsed["value"] if parsed.keys() == {"value"} else text
+
+
+def _is_layer_map(text: str) -> bool:
+    return text in ("auto", "uniform", "last") or all(part.strip().isdecimal() for part in text.split(","))
 
 
 def _check(config: Any, **rules: tuple[bool, str]) -> None:

@@ -10,15 +10,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bertkit import heads
 from bertkit.errors import ModelError, joined, looked_for
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from bertkit.freezing import Plan
+    from bertkit.lora import Lora
 
 INSTALLED = {
     "minilm": (
@@ -47,6 +51,16 @@ KERNEL_KEYS = (
 
 DECIDING = (".json", ".txt", ".model", ".safetensors")
 """Suffixes of the files of a saved model that decide over what is trained."""
+
+RUN = "run.json"
+"""The file that makes a folder a run, whose encoder is in ``model/`` below."""
+
+SIZES = {"tiny": (2, 128), "mini": (4, 256), "small": (4, 512), "medium": (8, 512), "base": (12, 768)}
+"""name -> (layers, hidden width H) of a BERT from scratch, as Google's small ones (arXiv:1908.08962, 2): H / 64 heads,
+4 H in the feed-forward layers, 512 positions."""
+
+PAIR_LABELS = ("next_sentence_label", "sentence_order_label")
+"""What ``forward`` calls the label of a pair of segments, where a family was pre-trained on pairs, too."""
 
 UNLIMITED = 1_000_000
 """A position limit above this is transformers' way to say that there is none."""
@@ -77,6 +91,12 @@ class Encoder:
     source: Source
     new_weights: tuple[str, ...]
     """Names of parameters that the checkpoint did not hold and that start at random: the head."""
+    plan: Plan | None = None
+    """What of it is trained; None where nobody has chosen, and then all is."""
+    lora: Lora | None = None
+    """The matrices beside its own that are trained, until they are merged."""
+    kept: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Weights of the checkpoint that the model has no place for, and that are saved with it: a pooler."""
 
     @property
     def max_length(self) -> int:
@@ -85,10 +105,10 @@ class Encoder:
 
 
 def find(name: str, *, revision: str = "", offline: bool = False) -> Source:
-    """Find an encoder: an installed one by its short name, a folder, else a Hub repository.
+    """Find an encoder: an installed one by its short name, a folder, a run's model, else a Hub repository.
 
     Args:
-        name: ``minilm``, ``./my-encoder`` or ``google-bert/bert-base-uncased``.
+        name: ``minilm``, ``./my-encoder``, ``runs/pretrain-bert-mini-001`` or ``google-bert/bert-base-uncased``.
         revision: branch, tag or commit; for the Hub only.
         offline: look only at what is on this machine.
 
@@ -98,6 +118,8 @@ def find(name: str, *, revision: str = "", offline: bool = False) -> Source:
     if name in INSTALLED:
         return _installed(name)
     folder = place_of(name)
+    if (folder / RUN).is_file():
+        folder = _of_run(name, folder)
     if folder.is_dir():
         if revision:
             raise ModelError(f"--revision {revision} goes with a Hub encoder, and {name} is a folder. Drop --revision.")
@@ -110,6 +132,21 @@ def find(name: str, *, revision: str = "", offline: bool = False) -> Source:
     files = hub.find_model(name, revision=revision, offline=offline)
     check_folder(files.path)
     return Source(name=name, folder=files.path, revision=files.revision)
+
+
+def _of_run(name: str, folder: Path) -> Path:
+    """Return where the model of a run folder is.
+
+    Raises:
+        ModelError: if the run has none yet.
+    """
+    model = folder / "model"
+    if not (model / "config.json").is_file():
+        raise ModelError(
+            f"{name} is a run without a model: it did not finish. Go on with it by --resume {name}, or name another "
+            "encoder."
+        )
+    return model
 
 
 def place_of(name: str) -> Path:
@@ -270,8 +307,9 @@ def load(
     num_outputs: int | None = None,
     seed: int | None = None,
     new_head: bool = False,
+    head: heads.Spec | None = None,
 ) -> Encoder:
-    """Load the pretrained body in float32 under a Hugging Face head; a head that is missing starts at random.
+    """Load the pretrained body in float32 under a head, Hugging Face's or our own; one that is missing is drawn anew.
 
     Args:
         source: what :func:`find` gave.
@@ -281,12 +319,14 @@ def load(
         num_outputs: width of a new head where there are no labels; None keeps what the checkpoint has.
         seed: seeds torch before the head is made.
         new_head: leave the checkpoint's own head, which another task trained, even where it would fit.
+        head: a head of our own, in place of Hugging Face's.
 
     Returns:
         The model in evaluation mode, its weights float32 and finite.
 
     Raises:
         ModelError: if the files cannot be loaded, weights are missing below the head or are not finite.
+        ConfigError: if the encoder has fewer layers than the head reads.
     """
     import torch
     import transformers
@@ -297,17 +337,103 @@ def load(
         torch.manual_seed(seed)
     try:
         with _quiet():
-            kind = getattr(transformers, auto_class)
-            model, new = (_under_new_head if new_head else _pretrained)(kind, source, config)
+            if head is not None:
+                model, new = _body(source, config)
+            else:
+                kind = getattr(transformers, auto_class)
+                model, new = (_under_new_head if new_head else _pretrained)(kind, source, config)
     except Exception as error:
         raise ModelError(f"The encoder {source.name} cannot be loaded: {type(error).__name__}: {error}") from error
+    plain = model
+    if head is not None:
+        model, new = _with_own_head(model, new, replace(head, at_end=_ends_rows(tokenizer)), source, new_head)
     _check_weights(model, source, new)
-    _fit_tokenizer(model, tokenizer)
+    _fit_tokenizer(plain, tokenizer)
     model.eval()
     return Encoder(model=model, tokenizer=tokenizer, source=source, new_weights=tuple(new))
 
 
-def _pretrained(kind: Any, source: Source, config: Any) -> tuple[PreTrainedModel, list[str]]:
+def load_for_pretraining(source: Source, *, pairs: bool, seed: int) -> Encoder:
+    """Load a body under the heads that it is pre-trained with: masked LM, and pairs of segments where ``pairs``.
+
+    Heads that the checkpoint lacks start at random, the output embeddings tied to the input's. A pooler that masked LM
+    has no use for is kept, and goes with the model when it is saved.
+
+    Raises:
+        ModelError: if the family has no such heads, or the files cannot be loaded.
+    """
+    kind = model_type(source)
+    auto_class = pretraining_class(kind, pairs=pairs)
+    if not auto_class:
+        raise ModelError(
+            f"{source.name} ({kind}) has no head for {'pairs of segments' if pairs else 'masked LM'} in transformers. "
+            + ("--objective mlm trains it without pairs." if pairs else "Start from an encoder that has one.")
+        )
+    loaded = load(source, auto_class=auto_class, seed=seed)
+    return replace(loaded, kept={} if pairs else _pooler(loaded))
+
+
+def pretraining_class(kind: str, *, pairs: bool) -> str:
+    """Return the Auto class with the pre-training heads of a family (``model_type``); empty where there is none."""
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    if not pairs:
+        return "AutoModelForMaskedLM" if kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES else ""
+    name = modeling_auto.MODEL_FOR_PRETRAINING_MAPPING_NAMES.get(kind, "")
+    takes = inspect.signature(getattr(transformers, str(name)).forward).parameters if name else {}
+    return "AutoModelForPreTraining" if any(label in takes for label in PAIR_LABELS) else ""
+
+
+def _pooler(loaded: Encoder) -> dict[str, torch.Tensor]:
+    """Return the weights of a checkpoint's pooler, by the names that they have below a model that leaves it out."""
+    from transformers import AutoModel
+
+    model = loaded.model
+    if any("pooler" in name for name in model.state_dict()):
+        return {}
+    with _quiet():
+        body, lost = _pretrained(AutoModel, loaded.source, deepcopy(model.config))
+    prefix = f"{model.base_model_prefix}."
+    found = {name: weight for name, weight in body.state_dict().items() if name.startswith("pooler")}
+    return {f"{prefix}{name}": weight for name, weight in found.items() if name not in lost}
+
+
+def from_size(
+    size: str, tokenizer: PreTrainedTokenizerBase, source: Source, *, pairs: bool, max_length: int, seed: int
+) -> Encoder:
+    """Return a BERT of a size with weights at random, under its pre-training heads.
+
+    Args:
+        size: one of :data:`SIZES`.
+        tokenizer: decides over the number of embeddings; fitted to the model.
+        source: what messages and ``run.json`` call it.
+        pairs: whether it has a head for pairs of segments, too.
+        max_length: positions, where that is more than the 512 of BERT.
+        seed: seeds torch before the weights are made.
+    """
+    import torch
+    import transformers
+
+    layers, width = SIZES[size]
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+        max_position_embeddings=max(512, max_length),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(seed)
+    kind = transformers.AutoModelForPreTraining if pairs else transformers.AutoModelForMaskedLM
+    model = kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    _fit_tokenizer(model, tokenizer)
+    model.eval()
+    return Encoder(model=model, tokenizer=tokenizer, source=source, new_weights=tuple(model.state_dict()))
+
+
+def _pretrained(kind: Any, source: Source, config: Any, **others: bool) -> tuple[PreTrainedModel, list[str]]:
     """Return a model of an Auto class with all the weights that fit, and the names of those that start at random."""
     import torch
 
@@ -321,6 +447,7 @@ def _pretrained(kind: Any, source: Source, config: Any) -> tuple[PreTrainedModel
         trust_remote_code=False,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
+        **others,
     )
     return model, sorted({*info["missing_keys"], *(_key(k) for k in info["mismatched_keys"])})
 
@@ -336,6 +463,34 @@ def _under_new_head(kind: Any, source: Source, config: Any) -> tuple[PreTrainedM
     model.base_model.load_state_dict(trained, strict=False)
     prefix = f"{model.base_model_prefix}."
     return model, sorted(name for name in model.state_dict() if name.removeprefix(prefix) not in trained)
+
+
+def _body(source: Source, config: Any) -> tuple[PreTrainedModel, list[str]]:
+    """Return a model without a head, and without a pooler, which a head of our own does not read."""
+    from transformers import AutoModel
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    kind: Any = MODEL_MAPPING.get(type(config), None)
+    takes = inspect.signature(kind).parameters if isinstance(kind, type) else {}
+    return _pretrained(
+        AutoModel, source, config, **({"add_pooling_layer": False} if "add_pooling_layer" in takes else {})
+    )
+
+
+def _with_own_head(
+    body: Any, new: Sequence[str], spec: heads.Spec, source: Source, new_head: bool
+) -> tuple[PreTrainedModel, list[str]]:
+    """Return a body under a head of our own, and what starts at random: all of the head, unless the folder has it."""
+    body.eval()
+    model = heads.headed(body, spec)
+    fresh = [] if not new_head and heads.load(model, source.folder) else [f"head.{n}" for n in model.head.state_dict()]
+    return model, sorted([*(f"body.{name}" for name in new), *fresh])
+
+
+def _ends_rows(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Say whether [CLS] is the last token of a row (XLNet), or what stands for it is (GPT-2, which has none)."""
+    ids = tokenizer("a")["input_ids"]
+    return tokenizer.cls_token_id not in ids[:1]
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
@@ -395,6 +550,19 @@ def save(
 def model_type(source: Source) -> str:
     """Return the ``model_type`` of an encoder's config (``bert``)."""
     return str(_read_config(source.folder / "config.json").get("model_type", "unknown"))
+
+
+def num_layers(folder: Path) -> int:
+    """Return the layers of a saved encoder.
+
+    Raises:
+        ModelError: if its configuration does not say.
+    """
+    config = _read_config(folder / "config.json")
+    found = next((config[key] for key in ("num_hidden_layers", "n_layers", "n_layer") if key in config), None)
+    if not isinstance(found, int):
+        raise ModelError(f"{folder / 'config.json'} does not say how many layers there are: name them, as teacher:0,5.")
+    return found
 
 
 def config_labels(folder: Path) -> list[str]:

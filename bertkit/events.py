@@ -52,7 +52,7 @@ class Step:
     loss: float
     """Mean training loss over the effective batch, in nats (squared error for regression)."""
     learning_rate: float
-    """The rate that this step used."""
+    """The rate that this step used; of the head, where lower layers have smaller ones."""
     gradient_norm: float
     """Global L2 norm of the gradient before clipping."""
     num_examples: int
@@ -65,6 +65,8 @@ class Step:
     """``num_tokens / seconds``."""
     imbalance: float = 1.0
     """Tokens of the process that has most of them in this step, over the mean of all processes; 1 is even."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """What the loss is the sum of, by name, where an objective has several terms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,8 @@ def once(listen: Listener) -> Listener:
 def to_json(event: Event) -> dict[str, Any]:
     """Return the line that ``events.jsonl`` holds for ``event``; tensors are left out."""
     row = asdict(event) if not isinstance(event, Checkpoint) else {"step": event.step, "best": event.best}
+    if isinstance(event, Step) and not event.parts:
+        del row["parts"]
     return {"event": type(event).__name__.lower(), **row}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from bertkit import embeddings, memory, optim, processes, replicas
+from bertkit import embeddings, freezing, memory, optim, processes, replicas
 from bertkit.config import TrainConfig
 from bertkit.data.batches import Draw, TrainingBatches
 from bertkit.errors import RunError, joined
@@ -95,6 +95,7 @@ def training(
     should_stop: Callable[[], bool] = lambda: False,
     places: Callable[[Sequence[int]], Sequence[str]] = lambda features: list(map(str, features)),
     start: Mapping[str, Any] | None = None,
+    plan: freezing.Plan | None = None,
 ) -> Iterator[Event]:
     """Train ``model`` in place and yield what happens.
 
@@ -114,18 +115,22 @@ def training(
         should_stop: asked after each step; where true, the state is offered and training ends.
         places: what messages call the rows that features were made of (``train.jsonl:118``).
         start: the state of a :class:`~bertkit.events.Checkpoint` to go on from.
+        plan: what is trained from when on; where None, what ``config`` says of a model without random parts.
 
     Raises:
         DivergedError: if the loss or the gradient is not finite, or a weight that was to be evaluated or saved.
     """
     total = num_steps(batches, config)
-    optimizer = optim.adamw(model, config)
+    plan = plan or freezing.plan_of(model, config)
+    plan.reach_all()
+    optimizer = optim.adamw(model, config, plan.scales)
     wrapped, prepared = replicas.prepare(accelerator, model, optimizer)
     replicas.begin(batches.seed)
-    state = State()
-    if start is not None:
-        state = restore(start, model, optimizer, accelerator, seed=batches.seed)
-    engine = _Engine(wrapped, prepared, objective, collate, config, accelerator, batches, places)
+    engine = _Engine(wrapped, prepared, objective, collate, config, accelerator, batches, places, plan)
+    done = 0 if start is None else int(start["progress"]["step"])
+    # As the last step left it: only what was trained has moments.
+    plan.reach(plan.groups_at(max(0, done - 1), batches.steps_per_epoch))
+    state = State() if start is None else restore(start, model, optimizer, accelerator, seed=batches.seed)
 
     def look(*, stopping: bool) -> Generator[Event, None, bool]:
         """Evaluate and offer the state, where either is due; return whether training is to stop."""
@@ -193,6 +198,7 @@ class _Engine:
         accelerator: Accelerator,
         batches: TrainingBatches,
         places: Callable[[Sequence[int]], Sequence[str]],
+        plan: freezing.Plan,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -204,6 +210,7 @@ class _Engine:
         self.accelerator = accelerator
         self.batches = batches
         self.places = places
+        self.plan = plan
         self.notes: list[Note] = []
         self.sharded = replicas.is_fsdp(accelerator)
         self.exchanging = False
@@ -216,8 +223,10 @@ class _Engine:
         part = self._part(draw, state)
         learning_rate = optim.rate(state.step, total, self.config)
         optim.set_rate(self.optimizer, learning_rate)
+        self._thaw(state, steps_per_epoch)
         self.model.train()
-        loss = self._in_memory(draw, part, state)
+        self.plan.rest()
+        loss, parts = self._in_memory(draw, part, state)
         norm = float(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm or math.inf))
         self._check_finite(loss, norm, draw, state, learning_rate)
         with memory.named(f"in the optimizer's update of step {state.step + 1}", NO_ROOM):
@@ -238,7 +247,18 @@ class _Engine:
             seconds=seconds,
             tokens_per_second=draw.num_tokens / seconds,
             imbalance=part.imbalance,
+            parts=parts,
         )
+
+    def _thaw(self, state: State, steps_per_epoch: int) -> None:
+        """Let be trained what the coming step is the first to train, and say so."""
+        number = self.plan.groups_at(state.step, steps_per_epoch)
+        new = self.plan.reach(number) if number != self.plan.reached else []
+        if new:
+            names = " and ".join(part.name for part in new)
+            verb = "are" if len(new) > 1 or new[0].name.endswith("s") else "is"
+            message = f"from step {state.step + 1} on, {names} {verb} trained, too"
+            self.notes.append(Note(message=message, step=state.step + 1))
 
     def expect(self, following: Draw, state: State) -> None:
         """Take down what the step after the coming one begins with, so that its first batch can be made ahead."""
@@ -255,8 +275,8 @@ class _Engine:
         tokens = state.micro_batch_tokens or self.batches.micro_batch_tokens
         return replicas.part_of(draw, self.batches, tokens=tokens, sharded=self.sharded)
 
-    def _in_memory(self, draw: Draw, part: replicas.Part, state: State) -> float:
-        """Add up the gradients of a step, in smaller parts where the device has no memory; return the mean loss.
+    def _in_memory(self, draw: Draw, part: replicas.Part, state: State) -> tuple[float, dict[str, float]]:
+        """Add up the gradients of a step, in smaller parts where the device has no memory; return loss and its terms.
 
         From then on all is as with a smaller ``train.micro_batch_tokens``: the same examples in the same order, and
         the same random numbers from the start of the step.
@@ -297,7 +317,8 @@ class _Engine:
             f"{largest // 2} from step {step} on: smaller parts, and more of them. The examples of a step, their order "
             "and the recipe stay as they are"
         )
-        self.notes = [Note(message=message, level="warning", step=step)]
+        others = [note for note in self.notes if note.level != "warning"]
+        self.notes = [*others, Note(message=message, level="warning", step=step)]
         return self.batches.split(draw, largest // 2)
 
     def _no_way_back(self, draw: Draw, state: State, error: Exception) -> memory.OutOfMemoryError:
@@ -308,11 +329,12 @@ class _Engine:
             f"A new run with --set train.micro_batch_tokens={max(1, largest // 2)} takes less, and changes no result."
         )
 
-    def _backward(self, draw: Draw, fillers: Sequence[Sequence[int]] = ()) -> float:
-        """Add up the gradients of the micro-batches, over all processes, and return the mean loss of the step."""
+    def _backward(self, draw: Draw, fillers: Sequence[Sequence[int]] = ()) -> tuple[float, dict[str, float]]:
+        """Add up the gradients of the micro-batches, over all processes; return the step's mean loss and its terms."""
         import torch
 
         losses = []
+        names: list[str] = []
         passes = [*draw.micro_batches, *fillers]
         # Dividing by the examples first keeps fp16 sums small; the true weight is known only after the last part.
         for place, features in enumerate(passes, start=1):
@@ -323,17 +345,19 @@ class _Engine:
                 self.exchanging = self.sharded or (last and processes.size() > 1)
                 # Accelerate's wrappers take the mean over the processes, and it is the sum that is wanted.
                 self.accelerator.backward(loss.sum * (processes.size() if counts else 0) / draw.num_examples)
-            losses += [(loss.sum.detach(), loss.weight)] if counts else []
+            names = list(loss.parts)
+            terms = [term.detach() for term in loss.parts.values()]
+            losses += [(loss.weight, loss.sum.detach(), *terms)] if counts else []
             self.feed.make(self.upcoming if last else passes[place])
         # Only now: on a GPU a number is waited for.
-        total, weight = (sum(map(float, each)) for each in zip(*losses, strict=True)) if losses else (0.0, 0.0)
-        total, weight = processes.sums(total, weight)
+        sums = [sum(map(float, each)) for each in zip(*losses, strict=True)] or [0.0] * (2 + len(names))
+        weight, total, *terms_of_all = processes.sums(*sums)
         if not weight:
-            return 0.0  # a step of sentences of which the tokenizer leaves nothing: its gradients are zero
+            return 0.0, {}  # a step of sentences of which the tokenizer leaves nothing: its gradients are zero
         if weight != draw.num_examples:
             gradients = [p.grad for p in self.parameters if p.grad is not None]
             torch._foreach_mul_(gradients, draw.num_examples / weight)
-        return total / weight
+        return total / weight, {name: term / weight for name, term in zip(names, terms_of_all, strict=True)}
 
     def _check_finite(self, loss: float, norm: float, draw: Draw, state: State, learning_rate: float) -> None:
         """Stop at a loss or gradient that is not finite; under fp16 a gradient that overflows is the scaler's."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from bertkit import embeddings
 from bertkit.config import TrainConfig
@@ -12,20 +13,26 @@ if TYPE_CHECKING:
     import torch
 
 
-def adamw(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+SCALE = "scale"
+"""Key of a parameter group: what the learning rate is multiplied by for it."""
+
+
+def adamw(model: torch.nn.Module, config: TrainConfig, scales: Mapping[str, float] | None = None) -> torch.optim.AdamW:
     """Return AdamW over the trainable parameters; weight decay acts on matrices only (arXiv:1711.05101).
 
     Biases and the gains of normalisations are vectors, and vectors are not decayed.
+
+    Args:
+        model: its parameters that require a gradient.
+        config: rate, decay and moments.
+        scales: share of the learning rate that a parameter has, by name; 1 where it is not named.
     """
     import torch
 
-    trained = list(embeddings.trained(model).values())
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    named = embeddings.trained(model)
+    trained = list(named.values())
     optimizer = torch.optim.AdamW(
-        groups,
+        _groups(named, config, scales or {}),
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
@@ -33,6 +40,25 @@ def adamw(model: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     )
     embeddings.follow(model, optimizer)
     return optimizer
+
+
+def _groups(
+    named: Mapping[str, torch.nn.Parameter], config: TrainConfig, scales: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Return parameter groups: for each scale of the rate one that is decayed and one that is not."""
+    by_scale: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in named.items():
+        by_scale.setdefault(scales.get(name, 1.0), []).append(parameter)
+    return [
+        {
+            "params": [p for p in parameters if (p.ndim >= 2) == matrices],
+            "lr": config.learning_rate * scale,
+            "weight_decay": config.weight_decay if matrices else 0.0,
+            SCALE: scale,
+        }
+        for scale, parameters in by_scale.items()
+        for matrices in (True, False)
+    ]
 
 
 def rate(step: int, total: int, config: TrainConfig) -> float:
@@ -55,6 +81,6 @@ def rate(step: int, total: int, config: TrainConfig) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Set the learning rate of every parameter group: ``value`` times the group's own scale, where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = value
+        group["lr"] = value * group.get(SCALE, 1.0)

@@ -125,6 +125,11 @@ class Run:
         return str(self.record["status"])
 
     @property
+    def command(self) -> str:
+        """Return the command that made the run, and goes on with it: ``finetune`` where it does not say."""
+        return str(self.record.get("command", "finetune"))
+
+    @property
     def model_folder(self) -> Path:
         """Return ``model/``, which opens in plain transformers.
 
@@ -139,7 +144,7 @@ class Run:
         if self.status != "finished":
             raise RunError(
                 f"{self.folder} is not finished (status '{self.status}'), so it has no model to use. "
-                f"'bertkit finetune --resume {self.folder}' goes on with it."
+                f"'bertkit {self.command} --resume {self.folder}' goes on with it."
             )
         return self.folder / "model"
 

@@ -72,7 +72,7 @@ class Task:
     columns: dict[str, Any] = field(default_factory=dict)
     """role -> column of the data."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """``train``, ``eval`` and ``predict``: settings that this task changes from the defaults."""
+    """``train``, ``eval``, ``predict`` and ``distill``: settings that this task changes from the defaults."""
     options: dict[str, Any] = field(default_factory=dict)
     """``[options]``: keys that the task type defines; its adapter checks them."""
     file: Path | None = None

@@ -80,7 +80,8 @@ class Tracking:
         """Send on an optimizer step or an evaluation; other events say nothing that has a number."""
         if isinstance(event, Step):
             names = ("loss", "learning_rate", "gradient_norm", "epoch", "tokens_per_second")
-            self._log({f"train/{name}": getattr(event, name) for name in names}, event.step)
+            parts = {f"train/loss_{name}": value for name, value in event.parts.items()}
+            self._log({f"train/{name}": getattr(event, name) for name in names} | parts, event.step)
         elif isinstance(event, Scores):
             self._log({f"{event.split}/{name}": value for name, value in event.scores.items()}, event.step)
 

@@ -299,6 +299,14 @@ def cuts(lengths: np.ndarray, counts: np.ndarray) -> list[int]:
     return found[::-1]
 
 
+def as_rows(states: torch.Tensor) -> torch.Tensor:
+    """Return what a layer is given or gives inside of a model, packed or not, as ``(B, T, H)``, zeros at padding."""
+    held = _packing.get()
+    # A single row that is as long as its packed sequence needs no unpacking: there is always one token more in that.
+    packed = held is not None and states.shape[:2] == (1, held.num_tokens) and states.shape[:2] != held.shape
+    return held.unpack(states) if held is not None and packed else states
+
+
 # Attention -------------------------------------------------------------------------------------------------------
 
 _packing: ContextVar[Packing | None] = ContextVar("bertkit_packing", default=None)
@@ -564,7 +572,7 @@ class Installed:
 
     def _attach(self) -> None:
         body = self._body
-        stack = _stack(body)
+        stack = stack_of(body)
         assert stack is not None
         owner, layers = stack
         self._on(body, self._begin, self._end)
@@ -706,7 +714,7 @@ def _configs(body: Any) -> list[Any]:
     return [config for config in found.values() if hasattr(config, "_attn_implementation")]
 
 
-def _stack(body: Any) -> tuple[Any, Any] | None:
+def stack_of(body: Any) -> tuple[Any, Any] | None:
     """Return the module that holds a body's layers, and the layers, or None."""
     import torch
 
@@ -763,7 +771,7 @@ def _form(body: Any, family: str) -> tuple[str, str]:
         return "", "chunk_size_feed_forward cuts its sequences into parts"
     if _window(config) > WIDEST_WINDOW:
         return "", f"its local attention is wider than {WIDEST_WINDOW} tokens"
-    stack = _stack(body)
+    stack = stack_of(body)
     if stack is None:
         return "", "it has no list of layers with attention in them"
     if body._can_set_attn_implementation():

@@ -86,7 +86,7 @@ def help_(command: str) -> str:
 
 def config(section: str) -> str:
     """Return the settings of a section."""
-    name = {"train": "TrainConfig", "eval": "EvalConfig", "predict": "PredictConfig", "device": "DeviceConfig"}[section]
+    name = f"{section.capitalize()}Config"
     known = choices()
     rows = [
         (f"`{key}`", known.get(kind, kind), f"`{default.strip(chr(39))}`", text)
@@ -494,6 +494,71 @@ def _gpu_results(found: dict[str, Any]) -> str:
     )
 
 
+def _pretraining_results(found: dict[str, Any]) -> str:
+    trained = found["pretraining"]
+    points = [
+        (
+            f"{one['step']:,}",
+            f"{one['seconds'] / 60:.1f}",
+            f"{one['tokens'] / 1e6:.1f} M",
+            f"{one['mlm_loss']:.3f}",
+            f"{one['perplexity']:.1f}",
+            f"{one['mlm_accuracy']:.4f}",
+        )
+        for one in trained["curve"]
+    ]
+    head = ("step", "minutes of training", "tokens", "masked-LM loss", "perplexity", "accuracy")
+    return "\n\n".join(
+        [
+            f"Held-out text; {trained['tokens_per_second']:,.0f} tokens a second.",
+            table(head, points),
+            *_two_starts(found),
+        ]
+    )
+
+
+def _two_starts(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what fine-tuning came to from two starts, where it was measured."""
+    rows = [
+        (
+            f"`glue/{task}`",
+            one["metric"],
+            start,
+            f"{each['rate']:g}",
+            f"{each['mean']:.4f}",
+            f"{each['standard_deviation']:.4f}",
+            ", ".join(f"{score:.4f}" for score in each["scores"]),
+        )
+        for task, one in found["summary"].items()
+        for start, each in one.items()
+        if isinstance(each, dict)
+    ]
+    if rows:
+        limit = f"{found['limit']:,} training rows" if found["limit"] else "all training rows"
+        yield f"Fine-tuned on {limit}, {found['epochs']} epochs; the learning rate is the best of those tried."
+        head = ("task", "metric", "starts from", "learning rate", "mean", "standard deviation", "each seed")
+        yield table(head, rows)
+
+
+def _distillation_results(found: dict[str, Any]) -> str:
+    """Return teacher and students: score over the seeds, share of the teacher's, size and speed."""
+    rows = [
+        (
+            name,
+            f"{line['mean']:.4f}",
+            ", ".join(f"{score:.4f}" for score in line["scores"]) if name != "teacher" else "",
+            f"{line['share_of_teacher']:.1%}",
+            f"{line['parameters'] / 1e6:.1f} M",
+            f"{line['megabytes']:.0f}",
+            f"{line['times_as_fast']:.1f}",
+        )
+        for name, line in found["summary"].items()
+    ]
+    metric = found["lines"][0]["metric"]
+    seeds = "of each seed"
+    return table(("model", metric, seeds, "share of the teacher's", "parameters", "MB", "times as fast"), rows)
+
+
 def _torture_results(found: dict[str, Any]) -> str:
     """Return what `make torture` came to."""
     kills = found["kills"]
@@ -514,12 +579,15 @@ def _torture_results(found: dict[str, Any]) -> str:
 
 RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo_reviews": _demo_results,
+    "distillation": _distillation_results,
     "precision_rte": _precision_results,
     "precision_sst2": _precision_results,
     "gpu": _gpu_results,
     "memory": _memory_of_training,
     "prediction": _prediction_results,
     "near_duplicates": _near_duplicates,
+    "pretraining": _pretraining_results,
+    "domain_adaptation": _pretraining_results,
     "predict_memory": _memory_results,
     "startup": _startup_results,
     "tokenisation": _tokenisation_results,

@@ -37,7 +37,7 @@ RUN = [
 """Pages whose ```python blocks are run, in order and in one namespace; a fence with ``{.no-run}`` is not."""
 FENCE = re.compile(r"^```(\w+)(?: \{\.([\w-]+)\})?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMANDS = list(get_command(app).commands)  # type: ignore[attr-defined]
-SETTINGS = config.SECTIONS
+SETTINGS = {**config.SECTIONS, "pretrain": config.PretrainConfig, "embed": config.EmbedConfig}
 LETTERS = 10
 """Fixed characters that a source's message must have for a quoted one to count as found."""
 

@@ -29,7 +29,7 @@ def test_exported_names_are_there() -> None:
 def test_exported_names_are_these() -> None:
     assert set(bertkit.__all__) == {
         "__version__", "finetune", "evaluate", "predict", "load", "check", "find_task", "Task", "TrainConfig",
-        "baseline", "compare", "sweep", "finetune_suite", "evaluate_suite",
+        "baseline", "compare", "sweep", "distill", "pretrain", "embed", "finetune_suite", "evaluate_suite",
         "BertkitError", "TaskError", "ConfigError", "DataError", "ModelError", "RunError",
     }  # fmt: skip
 

@@ -309,7 +309,7 @@ def rows_seen(model: Any, batch: dict[str, torch.Tensor]) -> list[int]:
     """Return the rows that each linear layer within the stack got."""
     seen: list[int] = []
     linear = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
-    inside = [m for layer in unpad._stack(model.base_model)[1] for m in layer.modules() if isinstance(m, linear)]
+    inside = [m for layer in unpad.stack_of(model.base_model)[1] for m in layer.modules() if isinstance(m, linear)]
     handles = [m.register_forward_hook(lambda _, args, __: seen.append(args[0][..., 0].numel())) for m in inside]
     model(**batch)
     for handle in handles:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+from bertkit import heads
 from bertkit.adapters import columns as packing
 from bertkit.adapters.columns import Columns
 from bertkit.config import EvalConfig, TrainConfig, build, convert
@@ -31,6 +32,8 @@ Writer = Callable[["Adapter", Iterable[tuple[Example, Prediction]]], Iterator[st
 """From rows and their predictions to the lines of a file."""
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """What of a batch a model is called with."""
+HIDDEN = "hidden"
+"""What a model is called with beside them, where its frozen encoder's features are kept: :mod:`bertkit.frozen`."""
 NUMBERS = ("example", "num_cut")
 """What of a feature is a number."""
 
@@ -49,6 +52,8 @@ class Feature:
     """Tokens of the example that no window shows; the same in all its windows."""
     aligned: Any = None
     """What the type notes of the positions (which word, where in the text); not given to the model."""
+    cached: int = -1
+    """Its number among the rows whose features are kept, while a frozen encoder's are; -1 where they are not."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -61,8 +66,8 @@ class Loss(NamedTuple):
     """Scalar, float32: the loss of every item, added."""
     weight: torch.Tensor
     """Scalar, float32: what the sum over the whole effective batch is divided by."""
-    parts: Mapping[str, float] = {}
-    """Named parts of the sum, for the log."""
+    parts: Mapping[str, torch.Tensor] = {}
+    """Named terms of the sum, scalars, for the log; every batch of an objective has the same names."""
 
 
 class Padding(NamedTuple):
@@ -71,6 +76,13 @@ class Padding(NamedTuple):
     token: int
     token_type: int
     left: bool
+
+
+class States(Protocol):
+    """What is kept of a frozen encoder."""
+
+    def batch(self, features: Sequence[Feature], width: int, *, left: bool) -> torch.Tensor:
+        """Return what is kept of features, padded to ``width``."""
 
 
 class Adapter:
@@ -105,6 +117,8 @@ class Adapter:
         self.ids = {name: index for index, name in enumerate(self.labels)}
         self.padding = Padding(token=0, token_type=0, left=False)
         self.weights: list[float] | None = None
+        self.states: States | None = None
+        """What is kept of a frozen encoder, while a head trains on it."""
         self.check_options()
 
     # What a type must say ------------------------------------------------------------------------------------
@@ -322,7 +336,7 @@ class Adapter:
 
     def inputs(self, batch: Batch) -> Batch:
         """Return what the model is called with: neither targets nor what :meth:`reduce` needs beside the outputs."""
-        return {name: value for name, value in batch.items() if name in MODEL_INPUTS}
+        return {name: value for name, value in batch.items() if name in (*MODEL_INPUTS, HIDDEN)}
 
     def balance(self, examples: Sequence[Example]) -> dict[str, int]:
         """Return label -> number of examples, for ``check``; empty where the type has no label table."""
@@ -390,6 +404,8 @@ class Adapter:
             batch["token_type_ids"] = padded(types, pad.token_type, left=pad.left)
         if all(f.target is not None for f in features):
             batch["labels"] = self.targets(features)
+        if self.states is not None and all(f.cached >= 0 for f in features):
+            batch[HIDDEN] = self.states.batch(features, real.shape[1], left=pad.left)
         assert all(isinstance(value, torch.Tensor) for value in batch.values())
         return batch
 
@@ -475,6 +491,7 @@ class Adapter:
             problems.append(f"eval.calibrate is true, and {self.task.type} has nothing to calibrate")
         if problems:
             raise ConfigError(sentence(problems))
+        heads.check(self.config, self.auto_class)
 
     @staticmethod
     def by_example(

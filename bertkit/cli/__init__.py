@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bertkit import __version__, processes
-from bertkit.cli import baseline, check, doctor, finetune, predict, runs, sweep, tasks
+from bertkit.cli import baseline, check, distill, doctor, embed, finetune, predict, pretrain, runs, sweep, tasks
 from bertkit.cli import eval as evaluate
 from bertkit.errors import BertkitError
 
@@ -21,8 +21,11 @@ app = typer.Typer(
 app.command("finetune")(finetune.command)
 app.command("eval")(evaluate.command)
 app.command("predict")(predict.command)
+app.command("embed")(embed.command)
+app.command("pretrain")(pretrain.command)
 app.command("check")(check.command)
 app.command("baseline")(baseline.command)
+app.command("distill")(distill.command)
 app.command("sweep")(sweep.command)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(runs.app, name="runs")
@@ -35,7 +38,7 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-SEVERAL = ("finetune", "eval")
+SEVERAL = ("finetune", "pretrain", "eval", "distill")
 """Commands that several processes can share."""
 
 

@@ -156,7 +156,7 @@ def _code(found: tuple[int, Any], pids: Mapping[int, int], store: Any) -> int:
         name = signal.Signals(end.si_status).name
         memory = " (the system does that where memory runs out)" if name == "SIGKILL" else ""
         run = store.get("run").decode() if store.check(["run"]) else ""
-        way = f" 'bertkit finetune --resume {run}' goes on from its last checkpoint." if run else ""
+        way = f" 'bertkit {sys.argv[1]} --resume {run}' goes on from its last checkpoint." if run else ""
         console.say(
             f"error: rank {rank} of {len(pids)} (process {pids[rank]}) was killed by {name}{memory}, so the others "
             f"were ended.{way}"

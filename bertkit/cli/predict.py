@@ -79,7 +79,7 @@ def command(
         lines = predict_file(
             Path(source) if source not in (None, "-") else None,
             out=out,
-            stdin=_stdin(source),
+            stdin=stdin_of(source),
             text=text,
             format=format_,
             on_error=on_error,
@@ -100,7 +100,7 @@ def command(
         console.say(f"{out or 'stdout'}: {lines.num_rows} rows{skipped}")
 
 
-def _stdin(source: str | None) -> BinaryIO | None:
+def stdin_of(source: str | None) -> BinaryIO | None:
     """Return standard input, where it is what is read.
 
     Raises:

@@ -76,7 +76,7 @@ class TrainingBatches:
     def draws(self, *, epoch: int = 0, index: int = 0) -> Iterator[Draw]:
         """Yield steps without end, from a position on."""
         while True:
-            order = self._order(epoch)
+            order = self.order(epoch)
             for place in range(index, self.steps_per_epoch):
                 chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
                 yield self._draw(epoch, place, chosen)
@@ -94,7 +94,7 @@ class TrainingBatches:
         return max((padded(self.lengths[part]) for part in parts), default=0)
 
     def _draw(self, epoch: int, index: int, chosen: np.ndarray) -> Draw:
-        features = np.concatenate([self.groups[example] for example in chosen])
+        features = self.features(epoch, chosen)
         lengths = self.lengths[features]
         parts = by_tokens(lengths, self.micro_batch_tokens)
         return Draw(
@@ -105,12 +105,21 @@ class TrainingBatches:
             num_tokens=int(lengths.sum()),
         )
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def features(self, epoch: int, examples: np.ndarray) -> np.ndarray:
+        """Return the features of some examples, in their order."""
+        return np.concatenate([self.groups[example] for example in examples])
+
+    def longest(self, epoch: int) -> np.ndarray:
+        """Return the tokens of each example's longest feature."""
+        return np.array([self.lengths[group].max() for group in self.groups])
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the examples of an epoch as its steps take them."""
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.num_examples)
         if not self.group_by_length:
             return order
-        longest = np.array([self.lengths[group].max() for group in self.groups])
+        longest = self.longest(epoch)
         size = self.batch_size * GROUP
         pieces = [order[start : start + size] for start in range(0, len(order), size)]
         grouped = np.concatenate([piece[np.argsort(-longest[piece], kind="stable")] for piece in pieces])

@@ -76,21 +76,22 @@ def write(key: str, arrays: Mapping[str, np.ndarray]) -> None:
             file.write(data)
             file.write(hashlib.sha256(data).digest())
         os.replace(beside, place / key)
-        _bound(place)
+        bound(place, MOST_BYTES)
     except OSError:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
 
 
-def _bound(place: Path) -> None:
-    """Remove the files that were not used for longest until the others are small enough."""
+def bound(place: Path, most: int) -> None:
+    """Remove the files that were not used for longest until the others are small enough; folders stay."""
     files = []
     for file in place.iterdir():
         # Another process may remove it in the meantime.
         with suppress(FileNotFoundError):
-            files.append((file.stat().st_mtime, file.stat().st_size, file))
+            if file.is_file():
+                files.append((file.stat().st_mtime, file.stat().st_size, file))
     total = 0
     for _, size, file in sorted(files, reverse=True):
         total += size
-        if total > MOST_BYTES:
+        if total > most:
             file.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -173,6 +173,27 @@ def tab_separated(path: Path, *, name: str = "") -> Iterator[tuple[int, list[str
                 raise DataError(f"{lines.place(lines.number)}: {lines.fault}.")
             if text:
                 yield lines.number, text.split("\t")
+
+
+def lines(path: Path | None, *, stdin: BinaryIO | None = None) -> Iterator[tuple[int, str]]:
+    """Yield number and content of each line of a text, empty ones too.
+
+    Args:
+        path: the file, ``.gz`` or plain, of any suffix; None for ``stdin``.
+        stdin: a binary stream.
+
+    Raises:
+        DataError: if it cannot be read or is not UTF-8.
+    """
+    if path is not None:
+        check_readable(path, any_suffix=True)
+    with nullcontext(stdin) if path is None else _opened(path) as file:
+        assert file is not None
+        found = Lines(file, path.name if path else STANDARD_INPUT, str(path or STANDARD_INPUT))
+        for text in found:
+            if found.fault:
+                raise DataError(f"{found.place(found.number)}: {found.fault}.")
+            yield found.number, text
 
 
 # Files and lines -----------------------------------------------------------------------------------------------

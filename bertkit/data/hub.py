@@ -23,7 +23,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from bertkit.data import Dataset, Split
+from bertkit.data import Dataset, Example, Split
 from bertkit.errors import MALFORMED, Absence, BertkitError, DataError, ModelError, absent, did_you_mean, hide_secrets
 from bertkit.task import stays_below
 
@@ -37,6 +37,8 @@ ANSWER_SECONDS = 10.0
 BUSY_WAITS = (1.0, 2.0)
 """Seconds before each further try where the Hub says that it is busy."""
 BUSY = frozenset({429, 500, 502, 503, 504})
+STREAMED_ROWS = 1000
+"""Rows of a data set that are Python objects at one time, where it is read as a stream."""
 PARQUET_BRANCH = "refs/convert/parquet"
 """Where the Hub keeps its own Parquet copy of a data set, a folder for each configuration."""
 MARK = "bertkit-configuration"
@@ -78,6 +80,8 @@ class _Request:
     config: str = ""
     folder: str = ""
     """Where the data would be below ``--data DIR``."""
+    section: str = "data"
+    """Of the settings that say what is wanted: ``pretrain`` for a corpus."""
 
     @property
     def error(self) -> type[BertkitError]:
@@ -95,7 +99,7 @@ class _Request:
         return (
             f"--data DIR, a folder in the classic GLUE layout that holds {self.folder}/"
             if self.folder
-            else "--data FILE"
+            else ("text files in its place" if self.section == "pretrain" else "--data FILE")
         )
 
     @property
@@ -435,16 +439,58 @@ def load_dataset(task: Task, *, offline: bool = False, splits: Collection[str] |
         kind="dataset", repo=source.hub, revision=source.revision, config=source.name, folder=source.folder
     )
     with _explained(request):
-        folder = _cached_arrow(request)
-        commit = folder.name if folder else ""
-        if folder is None:
-            _require_reachable(request, [], offline=offline)
-            commit = _look_at_data(request)
+        builder, commit = _prepared(request, offline=offline)
         with _quiet_datasets():
-            builder = _cached_builder(request, folder) if folder else _download_data(request, commit)
             chosen = _chosen_splits(request, builder.info.splits or {}, source.splits, splits)
             read = {ours: _read_split(request, builder, ours, theirs) for ours, theirs in chosen.items()}
     return Dataset(splits=read, revision=commit)
+
+
+def stream_rows(
+    repo: str, *, name: str = "", split: str = "train", revision: str = "", offline: bool = False
+) -> Iterator[tuple[Example, str]]:
+    """Yield the rows of a split and their places, from the cache of ``datasets``, in constant memory.
+
+    Args:
+        repo: ``owner/name``.
+        name: configuration.
+        split: the repository's own name of it.
+        revision: branch, tag or commit.
+        offline: look in the cache only, as under ``HF_HUB_OFFLINE``.
+
+    Raises:
+        DataError: as :func:`load_dataset`.
+    """
+    request = _Request(kind="dataset", repo=repo, revision=revision, config=name, section="pretrain")
+    with _explained(request):
+        builder, _ = _prepared(request, offline=offline)
+        _chosen_splits(request, builder.info.splits or {}, {}, [split])
+        with _quiet_datasets():
+            table = builder.as_dataset(split=split)
+    place = " ".join(part for part in (repo, name, split) if part)
+    number = 0
+    for columns in table.iter(batch_size=STREAMED_ROWS):
+        for cells in zip(*columns.values(), strict=True):
+            number += 1
+            yield dict(zip(columns, cells, strict=True)), f"{place} row {number}"
+
+
+def data_commit(repo: str, *, name: str = "", revision: str = "", offline: bool = False) -> str:
+    """Return the commit of a data set, which is in the cache then; arguments and errors as :func:`stream_rows`."""
+    request = _Request(kind="dataset", repo=repo, revision=revision, config=name, section="pretrain")
+    with _explained(request):
+        return _prepared(request, offline=offline)[1]
+
+
+def _prepared(request: _Request, *, offline: bool) -> tuple[Any, str]:
+    """Return the builder of a data set that is in the cache, fetched where it is not, and its commit."""
+    folder = _cached_arrow(request)
+    commit = folder.name if folder else ""
+    if folder is None:
+        _require_reachable(request, [], offline=offline)
+        commit = _look_at_data(request)
+    with _quiet_datasets():
+        return (_cached_builder(request, folder) if folder else _download_data(request, commit)), commit
 
 
 def _cached_arrow(request: _Request) -> Path | None:
@@ -493,7 +539,7 @@ def _look_at_data(request: _Request) -> str:
     if f"{request.repo.rpartition('/')[2]}.py" in names:
         raise DataError(
             f"The {request.what} is a loading script, which nobody should run: take the Hub's Parquet copy with "
-            f"--set data.revision={PARQUET_BRANCH}. {request.ways}"
+            f"--set {request.section}.revision={PARQUET_BRANCH}. {request.ways}"
         )
     return commit
 
@@ -546,7 +592,7 @@ def _check_config(request: _Request, names: Collection[str]) -> None:
     if not request.config:
         raise DataError(
             f"The {request.what} has several configurations, {listed}: name one, for example "
-            f"with --set data.name={min(names)}."
+            f"with --set {request.section}.name={min(names)}."
         )
     raise DataError(
         f"The data set '{request.repo}' has no configuration '{request.config}'."
@@ -568,7 +614,8 @@ def _chosen_splits(
         if theirs not in there:
             raise DataError(
                 f"The {request.what} has no split '{theirs}'.{did_you_mean(theirs, there)} There are "
-                f"{', '.join(there)}; data.splits in the task file names them."
+                f"{', '.join(there)}; "
+                f"{'pretrain.split' if request.section == 'pretrain' else 'data.splits in the task file'} names them."
             )
     return {name: known.get(name, name) for name in (splits if splits is not None else known)}
 

@@ -46,6 +46,8 @@ class Evaluation:
     """The lines of the run's ``events.jsonl``."""
     remarks: Sequence[str] = ()
     """What the reader must know before any number."""
+    mix: Mapping[str, Any] = field(default_factory=dict)
+    """What a head has learned of the layers that it mixes: ``layers``, ``shares``, ``gamma``."""
 
 
 def page(about: Evaluation) -> str:
@@ -74,11 +76,26 @@ def sections(about: Evaluation) -> Iterator[Section]:
     """Yield the scores and what stands below them, in order."""
     yield score_section(about.scores, about.baselines)
     yield from curve.sections(about.events)
+    yield from mix_sections(about.mix)
     made: list[Section] = list(own_sections(about.outcomes))
     yield from (section for section in made if not section.last)
     whole = about.scores.get(about.metric)
     yield from groups.sections(about.lengths, about.unit, about.kept, about.score, metric=about.metric, whole=whole)
     yield from (section for section in made if section.last)
+
+
+def mix_sections(mix: Mapping[str, Any]) -> Iterator[Section]:
+    """Yield the learned shares of the layers that a head mixes; nothing where it mixes none."""
+    if not mix:
+        return
+    even = 1 / len(mix["shares"])
+    rows = [[name, share, share / even] for name, share in zip(mix["layers"], mix["shares"], strict=True)]
+    text = (
+        "The head reads a weighted sum of the encoder's layers, and learned the weights (ELMo, arXiv:1802.05365, "
+        f"equation 1). The sum is scaled by {mix['gamma']:.3f}, learned as well. Equal shares would be {even:.3f}."
+    )
+    table = Table(columns=["layer", "share", "times the equal share"], rows=rows, lead=1, folds=False)
+    yield Section(title="Mix of layers", text=text, tables=[table])
 
 
 def own_sections(outcomes: Mapping[str, Any]) -> Iterator[Section]:

@@ -129,11 +129,18 @@ def _measured(ready: Rehearsal, listen: Listener) -> Estimate:
     """Take some steps and an evaluation, and scale them to the whole training."""
     batches, place, train = ready.batches, ready.place, ready.prepared.train
     free, held = memory.free(ready.accelerator.device), memory.held(ready.accelerator.device)
+    if ready.loaded.plan:
+        ready.loaded.plan.reach_all()
     need = footprint.of(ready.prepared.adapter, ready.loaded.model, ready.features["train"], batches, ready.accelerator)
     if free is not None and need.size > free.size:
         listen(Note(message=footprint.shortage(need, free), level="warning"))
     listen(Phase(name="measuring a few steps"))
-    rate = _tokens_per_second(ready.first_steps(MEASURED_STEPS))
+    if ready.loaded.plan and ready.loaded.plan.states_are_fixed and train.cache_features:
+        message = (
+            "the encoder is frozen and its features are computed once: the time is that of computing them each time"
+        )
+        listen(Note(message=message))
+    rate = _tokens_per_second(ready.some_steps(MEASURED_STEPS))
     steps = loop.num_steps(batches, train)
     tokens = round(int(batches.lengths.sum()) * steps / batches.steps_per_epoch)
     evaluations = num_evaluations(steps, train.eval_steps or batches.steps_per_epoch)

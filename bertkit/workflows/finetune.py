@@ -21,6 +21,7 @@ from bertkit.workflows import locks
 from bertkit.workflows.preparation import (
     Settings,
     prepare,
+    tables,
     task_of,
 )
 from bertkit.workflows.training import Finetuned, Request, Training, as_json, follow, plainly
@@ -88,7 +89,8 @@ def finetune(
         return follow(rows if data is None else data, should_stop, began)
     if resume is not None:
         run = find_run(resume, Path(runs))
-        _refuse_with_resume(
+        refuse_command(run, "finetune")
+        refuse_with_resume(
             run,
             settings=settings,
             out=out,
@@ -105,6 +107,7 @@ def finetune(
             return processes.share(already(run, listen))
         request = Request.of_run(run, data=data, offline=offline)
     else:
+        refuse_sections(settings, "distill")
         request = request_of(
             task,
             encoder=encoder,
@@ -120,9 +123,9 @@ def finetune(
             runs=Path(runs),
             listen=listen,
         )
-        run = _existing(Path(out)) if out else None
+        run = existing(Path(out)) if out else None
     if run is not None and run.status == "finished":
-        _refuse_other(run, request, offline=offline)
+        refuse_other(run, request, offline=offline)
         return processes.share(already(run, listen))
     return Training(request, listen, should_stop, began).run(run, Path(runs), Path(out) if out else None)
 
@@ -214,12 +217,40 @@ def asked(where: DeviceConfig) -> dict[str, Any]:
     return {name: value for name, value in config.describe(where).items() if value != default[name]}
 
 
-def _existing(out: Path) -> Run | None:
+def existing(out: Path) -> Run | None:
+    """Return the run in a folder, where there is one."""
     looked_for(out, RunError, "--out")
     return Run.open(out) if (out / "run.json").is_file() else None
 
 
-def _refuse_with_resume(run: Run, **given: Any) -> None:
+def refuse_sections(settings: Settings | None, *others: str) -> None:
+    """Refuse settings that another command reads, and this one would ignore.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    given = tables(settings or {})
+    for section in others:
+        if found := given.get(section):
+            raise ConfigError(
+                f"--set {section}.{next(iter(found))} changes nothing about finetune: 'bertkit {section}' reads it."
+            )
+
+
+def refuse_command(run: Run, own: str) -> None:
+    """Refuse to go on with a run that another command made.
+
+    Raises:
+        RunError: naming the command that does.
+    """
+    if run.command != own:
+        raise RunError(
+            f"{run.folder} was made by 'bertkit {run.command}': 'bertkit {run.command} --resume {run.folder}' goes on "
+            "with it."
+        )
+
+
+def refuse_with_resume(run: Run, **given: Any) -> None:
     """A resumed run is what it was; say which of the arguments asks for something else."""
     stored = {**run.record["request"], **run.record["request"]["device"]}
     if given.pop("settings"):
@@ -235,7 +266,7 @@ def _refuse_with_resume(run: Run, **given: Any) -> None:
             )
 
 
-def _refuse_other(run: Run, request: Request, *, offline: bool) -> None:
+def refuse_other(run: Run, request: Request, *, offline: bool) -> None:
     """Refuse a finished run that was made from another request, or from other Python rows.
 
     Raises:

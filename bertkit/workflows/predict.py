@@ -338,7 +338,7 @@ def predict_file(
     if source is not None:
         files.check_readable(source, format=kind, any_suffix=True)
     if out is not None:
-        _check_writable(out)
+        check_writable(out)
     predictor = load(listen=listen, **options)
     _check_format(format, predictor.model)
     given = Input(path=source, stdin=stdin, text=text, format=kind)
@@ -383,7 +383,7 @@ def _check_format(format: str, model: Saved) -> None:  # noqa: A002
         )
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
     """Refuse what is known before the first prediction to be no file that could be written.
 
     Raises:

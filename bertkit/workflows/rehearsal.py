@@ -11,7 +11,7 @@ from bertkit.data.batches import TrainingBatches
 from bertkit.device import Device
 from bertkit.events import Listener, Note, Step
 from bertkit.workflows.preparation import Prepared, import_libraries
-from bertkit.workflows.training import Training, batches_of, events_of
+from bertkit.workflows.training import Training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class Rehearsal:
     """A training that stands before its first step."""
 
+    training: Training
     prepared: Prepared
     loaded: Encoder
     features: dict[str, list[Feature]]
@@ -41,10 +42,11 @@ class Rehearsal:
         train = features["train"]
         training.ready(prepared, loaded, train, accelerator)
         return cls(
+            training=training,
             prepared=prepared,
             loaded=loaded,
             features=features,
-            batches=batches_of(prepared, train, training.request.seed),
+            batches=training.batches(prepared, train),
             place=place,
             accelerator=accelerator,
             tell=training.tell,
@@ -52,9 +54,14 @@ class Rehearsal:
 
     def first_steps(self, number: int) -> list[Step]:
         """Take the first ``number`` steps, or as many as there are; evaluations, which change nothing, are left out."""
+        with self.training.features_kept(self.prepared, self.loaded, self.features, self.accelerator):
+            return self.some_steps(number)
+
+    def some_steps(self, number: int) -> list[Step]:
+        """Take steps as :meth:`first_steps` does, with features of a frozen encoder computed in each of them."""
         metric = self.prepared.task.metrics[0]
         taken: list[Step] = []
-        for event in events_of(
+        for event in self.training.events(
             # No score is better than another here, and early stopping would end it.
             replace(self.prepared, train=replace(self.prepared.train, patience=0)),
             self.loaded,

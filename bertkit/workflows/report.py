@@ -83,6 +83,7 @@ def write(
         events=model.run.events() if model.run is not None else (),
         baselines=baselines or {},
         remarks=remarks,
+        mix=model.run.record.get("head", {}).get("mix", {}) if model.run is not None else {},
         **lengths(model.adapter, features, rows.examples),
     )
     return _written(where, lambda: report.page(about), listen)
@@ -112,8 +113,25 @@ def facts(model: Saved, rows: Split, features: Sequence[Feature]) -> dict[str, s
         "length limit": f"{config.max_length} tokens ({config.on_long})",
         **cut_by_it(features),
         "seed": str(record.get("seed", "")),
+        **beside(record),
     }
     return {name: value for name, value in found.items() if value}
+
+
+def beside(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a student's teacher is, and the student itself, where the two were compared."""
+    lines = record.get("comparison", [])
+    metric = record["resolved_task"]["metrics"][0] if lines else ""
+    return {"student" if line["name"] == "distilled" else line["name"]: _contender(line, metric) for line in lines}
+
+
+def _contender(line: Mapping[str, Any], metric: str) -> str:
+    layers = f"{line['layers']} layer{'' if line['layers'] == 1 else 's'}"
+    return (
+        f"{metric} {line['scores']['validation'][metric]:.4f} on validation, {layers}, "
+        f"{line['parameters'] / 1e6:.2f} M parameters, {line['megabytes']:.1f} MB, "
+        f"{line['examples_per_second']:,.0f} examples/s"
+    )
 
 
 def cut_by_it(features: Sequence[Feature]) -> dict[str, str]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit import adapters, backends, config, device, encoder, unpad
+from bertkit import adapters, backends, config, device, encoder, heads, unpad
 from bertkit.adapters.base import Adapter, Example
 from bertkit.config import Backend, DeviceConfig, EvalConfig, PredictConfig, TrainConfig
 from bertkit.encoder import Encoder, Source
 from bertkit.errors import ConfigError, ModelError, RunError, joined, looked_for
+from bertkit.pretraining import TYPE
 from bertkit.run import MODEL_FACTS, Run, holds_runs
 from bertkit.run import find as find_run
 from bertkit.task import DataSource, Task, from_table
@@ -61,12 +62,14 @@ class Saved:
             ModelError: if there is no trained head, or the backend cannot take the model.
             ConfigError: if the device is not there, or not the backend's.
         """
+        head = heads.stored(self.source.folder)
         if backend == "openvino":
+            _refuse_own_head(self.name, head)
             where = replace(where, device=_cpu(where.device))
         place = device.choose(where)
         # Beside OpenVINO, torch is what its predictions are compared with.
         accelerator = device.accelerator(place if backend == "torch" else replace(place, precision="float32"))
-        loaded = encoder.load(self.source, auto_class=self.adapter.auto_class)
+        loaded = encoder.load(self.source, auto_class=self.adapter.auto_class, head=head)
         if loaded.new_weights:
             raise ModelError(
                 f"{self.name} has no trained head ({', '.join(loaded.new_weights[:2])} are missing): "
@@ -112,6 +115,19 @@ class Opened:
         """Free the weights of the torch model, once another one that is trusted computes in its place."""
         if isinstance(self.model, backends.OpenVino) and self.model.trusted:
             self.loaded.model.to("meta")
+
+
+def _refuse_own_head(name: str, head: heads.Spec | None) -> None:
+    """Refuse to convert a model whose head is none of transformers'.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    if head is not None:
+        raise ConfigError(
+            f"--backend openvino converts Hugging Face's models, and {name} has a head of bertkit's own "
+            f"({head.says}, {heads.FILE}). --backend torch predicts with it."
+        )
 
 
 def _cpu(name: str) -> str:
@@ -187,6 +203,11 @@ def _of_facts(
 ) -> Saved:
     """Open what bertkit saved: its facts say type, columns, labels and length."""
     facts = _read_facts(folder)
+    if facts["type"] == TYPE:
+        raise ModelError(
+            f"{name} is a pre-trained encoder without a task: its scores on held-out text are in its run's scores.json "
+            f"('bertkit runs show'). 'bertkit finetune TASK --encoder {name}' trains it for a task."
+        )
     if run is None and facts["type"] != (task.type if task else ""):
         _refuse_outside(name, facts["type"])
     if task is None:

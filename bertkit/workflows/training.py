@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertkit import (
     card,
@@ -18,8 +18,12 @@ from bertkit import (
     dropout,
     embeddings,
     encoder,
+    freezing,
+    frozen,
+    heads,
     infer,
     loop,
+    lora,
     processes,
     replicas,
     trackers,
@@ -27,7 +31,7 @@ from bertkit import (
 )
 from bertkit.adapters.base import Adapter, Batch, Feature, Loss, Prediction
 from bertkit.baselines.stored import Beside
-from bertkit.config import DeviceConfig
+from bertkit.config import DeviceConfig, TrainConfig
 from bertkit.data import Dataset, Split, sources
 from bertkit.data.batches import TrainingBatches
 from bertkit.data.sources import Data
@@ -119,6 +123,8 @@ class Request:
     """Folder of the run whose body, its head left out, training starts from in place of the encoder's own."""
     scored: tuple[str, ...] = ()
     """Labelled splits to score at the end; all where empty."""
+    teacher: str = ""
+    """Run, model folder or Hub name of the model that is learned from, where there is one."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able values; Python rows are named, not stored."""
@@ -127,6 +133,7 @@ class Request:
             data = str(Path(data).expanduser().resolve())
         started: dict[str, Any] = {"start_from": self.start_from} if self.start_from else {}
         started |= {"scored": list(self.scored)} if self.scored else {}
+        started |= {"teacher": self.teacher} if self.teacher else {}
         return started | {
             "task": self.task.name,
             "task_table": self.task.to_table(),
@@ -158,6 +165,7 @@ class Request:
             offline=offline,
             start_from=stored.get("start_from", ""),
             scored=tuple(stored.get("scored", ())),
+            teacher=stored.get("teacher", ""),
         )
 
     @classmethod
@@ -176,6 +184,9 @@ class Request:
 
 class Training:
     """One training, from reading the data to the card; holds what its stages share."""
+
+    looks_inside: ClassVar[bool] = False
+    """Whether what is minimised takes more of the encoder than its head does."""
 
     def __init__(self, request: Request, listen: Listener, should_stop: Callable[[], bool], began: float) -> None:
         self.request = request
@@ -281,6 +292,8 @@ class Training:
                 seed=request.seed,
                 listen=self.tell,
             )
+            if prepared.train.lora_rank:
+                lora.require()
         except BertkitError as error:
             faults.append(error)
         if faults:
@@ -332,10 +345,10 @@ class Training:
             },
             "encoder_revision": source.revision,
             # A folder has no revision, and what is in it may change.
-            "encoder_hash": "" if source.revision else encoder.folder_hash(source.folder),
+            "encoder_hash": self._encoder_hash(source),
             "started_from": self._started_from(),
             "dataset_revision": prepared.dataset.revision,
-            "data_hash": sources.fingerprint(prepared.dataset),
+            "data_hash": self._data_hash(prepared),
             "label_map": dict(enumerate(prepared.adapter.labels)),
             "num_examples": {name: len(split.examples) for name, split in prepared.dataset.splits.items()},
             "held_out_rows": list(prepared.held_out),
@@ -346,6 +359,14 @@ class Training:
             else "",
             "versions": surroundings.versions(),
         }
+
+    def _encoder_hash(self, source: Source) -> str:
+        """Return what says that an encoder without a revision is the same one."""
+        return "" if source.revision else encoder.folder_hash(source.folder)
+
+    def _data_hash(self, prepared: Prepared) -> str:
+        """Return what says that the data is the same."""
+        return sources.fingerprint(prepared.dataset)
 
     def _refuse_other(self, run: Run, record: dict[str, Any]) -> None:
         """Refuse a run that was made from anything else.
@@ -393,6 +414,7 @@ class Training:
             **here,
             new_weights=list(loaded.new_weights),
             layers=layers,
+            trained=self._tell_trained(prepared, loaded),
             **processes_of(accelerator),
             truncation={
                 name: adapter.truncation(rows, prepared.dataset.splits[name].examples)
@@ -455,15 +477,7 @@ class Training:
         """Return the model as it is before the first step, the features of each split, and how the layers run."""
         adapter = prepared.adapter
         self.tell(Phase(name="loading the encoder"))
-        loaded = encoder.load(
-            source,
-            auto_class=adapter.auto_class,
-            labels=adapter.labels,
-            problem_type=adapter.problem_type,
-            num_outputs=adapter.num_outputs,
-            seed=self.request.seed,
-            new_head=bool(self.request.start_from),
-        )
+        loaded = self._chosen(prepared, self._open(prepared, source), accelerator)
         _check_length(prepared, loaded)
         if prepared.train.gradient_checkpointing:
             checkpoint_layers(loaded.model, source.name)
@@ -471,6 +485,43 @@ class Training:
         features = self._encode(prepared, loaded)
         layers = self._quicken(prepared, loaded, accelerator)
         return loaded, features, layers
+
+    def _open(self, prepared: Prepared, source: Source) -> Encoder:
+        """Return the model under its head, on the CPU."""
+        adapter = prepared.adapter
+        return encoder.load(
+            source,
+            auto_class=adapter.auto_class,
+            labels=adapter.labels,
+            problem_type=adapter.problem_type,
+            num_outputs=adapter.num_outputs,
+            seed=self.request.seed,
+            new_head=bool(self.request.start_from),
+            head=heads.asked(
+                prepared.train, auto_class=adapter.auto_class, outputs=adapter.num_outputs or len(adapter.labels)
+            ),
+        )
+
+    def _chosen(self, prepared: Prepared, loaded: Encoder, accelerator: Accelerator) -> Encoder:
+        """Return the model with its recipe: what starts anew, what stands beside its weights, what is trained."""
+        train, model, name = prepared.train, loaded.model, loaded.source.name
+        if replicas.is_fsdp(accelerator):
+            _refuse_sharded(train)
+        new = (*loaded.new_weights, *freezing.draw_anew(model, train.reinit_layers, name=name))
+        found = lora.install(model, train, new=new, name=name) if train.lora_rank else None
+        return replace(loaded, plan=freezing.plan_of(model, train, new=new, name=name), lora=found)
+
+    def _tell_trained(self, prepared: Prepared, loaded: Encoder) -> dict[str, Any]:
+        """Return how much of the model is trained, for ``run.json``; where that is not all, say so."""
+        plan = loaded.plan or freezing.plan_of(loaded.model, prepared.train)
+        facts = plan.facts()
+        if loaded.lora:
+            facts["lora"] = loaded.lora.facts(prepared.train)
+        if prepared.train.reinit_layers:
+            facts["reinitialised"] = prepared.train.reinit_layers
+        if facts["parameters"] < facts["all"]:
+            self.tell(Note(message=freezing.said(facts)))
+        return facts
 
     def _tracked(self, run: Run, done: int) -> trackers.Tracked:
         """Return what trackers are told of a run."""
@@ -552,8 +603,11 @@ class Training:
         """Run the loop; store and show what it yields."""
         adapter, train = prepared.adapter, features["train"]
         run.update(embeddings=self.ready(prepared, loaded, train, accelerator))
-        batches = batches_of(prepared, train, self.request.seed)
+        batches = self.batches(prepared, train)
         if start is None and accelerator.device.type == "cpu" and processes.is_main():
+            if loaded.plan:
+                # What is trained later needs its room, too; the loop freezes it again.
+                loaded.plan.reach_all()
             need = footprint.of(adapter, loaded.model, train, batches, accelerator)
             footprint.warn(need.times(processes.local_size()), self.tell)
 
@@ -567,21 +621,54 @@ class Training:
                 )
             )
 
-        events = events_of(
-            prepared,
-            loaded,
-            train,
-            batches,
-            accelerator,
-            evaluate=evaluate,
-            should_stop=self.should_stop,
-            start=start,
-        )
-        for event in events:
-            self._take(run, event)
-            if isinstance(event, Stop):
-                return event
+        given: dict[str, Any] = {"evaluate": evaluate, "should_stop": self.should_stop, "start": start}
+        with self.features_kept(prepared, loaded, features, accelerator) as kept:
+            run.update(**kept)
+            for event in self.events(prepared, loaded, train, batches, accelerator, **given):
+                self._take(run, event)
+                if isinstance(event, Stop):
+                    return event
         raise AssertionError("the loop ends with a Stop")
+
+    def _no_features(self, train: TrainConfig) -> str:
+        """Return why features of a frozen encoder are not kept, or an empty text."""
+        if not train.cache_features:
+            return "train.cache_features is false"
+        if train.compile:
+            return "train.compile compiles the whole model"
+        return "what is minimised takes more of the encoder than its head reads" if self.looks_inside else ""
+
+    @contextmanager
+    def features_kept(
+        self, prepared: Prepared, loaded: Encoder, features: dict[str, list[Feature]], accelerator: Accelerator
+    ) -> Iterator[dict[str, Any]]:
+        """Have a head train on kept features of its encoder, where that is frozen; yield what ``run.json`` says."""
+        with frozen.features(
+            loaded,
+            prepared.adapter,
+            {name: features[name] for name in ("train", "validation") if name in features},
+            refused=self._no_features(prepared.train),
+            accelerator=accelerator,
+            room=self._room(prepared),
+            listen=self.tell,
+        ) as facts:
+            yield {"features": facts} if facts else {}
+
+    def events(
+        self,
+        prepared: Prepared,
+        loaded: Encoder,
+        train: Sequence[Feature],
+        batches: TrainingBatches,
+        accelerator: Accelerator,
+        **given: Any,
+    ) -> Iterator[Event]:
+        """Return what the loop yields; ``given`` as for :func:`events_of`."""
+        return events_of(prepared, loaded, train, batches, accelerator, **given)
+
+    def batches(self, prepared: Prepared, train: Sequence[Feature]) -> TrainingBatches:
+        """Return the steps of the training."""
+        return batches_of(prepared, train, self.request.seed)
 
     def _take(self, run: Run, event: Step | Scores | Checkpoint | Start | Stop | Any) -> None:
         if isinstance(event, Step):
@@ -658,6 +745,9 @@ class Training:
         if best != stop.step:
             tensors = run.load_checkpoint(best)["model"] if processes.is_main() else None
             loop.load_tensors(loaded.model, processes.share_tensors(tensors))
+        if loaded.lora:
+            lora.merge(loaded.lora)
+        self._settle(loaded)
         accelerator.free_memory()
         self._tune(prepared, loaded, accelerator)
         scores: dict[str, Any] = {}
@@ -675,8 +765,9 @@ class Training:
                 self._tell_calibration(run, prepared, found, len(split.examples))
             only = prepared.adapter.constant(predictions, split.examples)
             constant |= {name: only} if only is not None else {}
-            run.write_lines(f"predictions/{name}.jsonl", _with_predictions(split, predictions, prepared.predict.column))
+            self._keep(run, prepared, name, predictions)
         save_model(run, prepared.adapter, loaded, accelerator)
+        self._tell_head(run, loaded)
         self._compare_saved(run, prepared, loaded, accelerator, precision)
         if not processes.is_main():
             return processes.share()
@@ -684,7 +775,7 @@ class Training:
         self.tracking.final(scores, stop.step)
         run.write_json("scores.json", {"splits": scores, **behind, "best_step": best, "last_step": stop.step})
         self._place(run, prepared.adapter, scores, constant)
-        run.write_text("README.md", card.render(run.record, scores, best_step=best))
+        run.write_text("README.md", self._card(run, scores, best))
         run.update(
             status="finished",
             finished=now(),
@@ -695,6 +786,25 @@ class Training:
         )
         run.keep_checkpoints(prepared.train.keep_checkpoints)
         return processes.share(self._result(run, prepared, "finished", stop, scores=scores))
+
+    def _tell_head(self, run: Run, loaded: Encoder) -> None:
+        """Note what a head of our own is, and tell what its mix of layers has learned."""
+        found = heads.facts(loaded.model)
+        run.record |= found
+        if mix := found.get("head", {}).get("mix"):
+            self.tell(Note(message=heads.sentence(mix)))
+
+    def _settle(self, loaded: Encoder) -> None:
+        """Take away what a model has while it learns and is not saved with it."""
+
+    def _keep(self, run: Run, prepared: Prepared, name: str, predictions: Sequence[Prediction]) -> None:
+        """Write what was predicted on a scored split."""
+        split = prepared.dataset.splits[name]
+        run.write_lines(f"predictions/{name}.jsonl", _with_predictions(split, predictions, prepared.predict.column))
+
+    def _card(self, run: Run, scores: dict[str, Any], best_step: int) -> str:
+        """Return the model card."""
+        return card.render(run.record, scores, best_step=best_step)
 
     def _tell_calibration(self, run: Run, prepared: Prepared, found: dict[str, Any], scored: int) -> None:
         """Note for the card what was fitted, and tell what it changes on the half that it was not fitted on."""
@@ -733,7 +843,7 @@ class Training:
         if not processes.is_main():
             return
         source = Source(name=str(run.folder), folder=run.folder / "model")
-        reopened = encoder.load(source, auto_class=prepared.adapter.auto_class)
+        reopened = self._reopen(prepared, source)
         reopened.model.to(accelerator.device)
         if run.record["layers"]["form"] != "padded":
             # In 16 bits, padded and packed rows round differently, and near spans or tags may change places.
@@ -748,6 +858,10 @@ class Training:
                 f"{run.folder / 'model'} does not predict what was trained: a value differs by {gap:.2g}, more than "
                 f"{TOLERANCE[precision]}. Please report this; the checkpoints in the folder are whole."
             )
+
+    def _reopen(self, prepared: Prepared, source: Source) -> Encoder:
+        """Return the saved model as the one in memory computes."""
+        return encoder.load(source, auto_class=prepared.adapter.auto_class, head=heads.stored(source.folder))
 
     def _result(
         self, run: Run, prepared: Prepared, status: str, stop: Stop, *, scores: dict[str, Any] | None = None
@@ -839,6 +953,7 @@ def events_of(
         should_stop=should_stop,
         places=lambda chosen: [rows.place(train[feature].example) for feature in chosen],
         start=start,
+        plan=loaded.plan,
     )
 
 
@@ -850,13 +965,16 @@ def save_model(run: Run, adapter: Adapter, loaded: Encoder, accelerator: Acceler
     """
     import json
 
-    broken = loop.not_finite(loaded.model)
-    whole = replicas.whole_state(loaded.model) if replicas.is_sharded(loaded.model) else None
+    broken, head = loop.not_finite(loaded.model), heads.facts(loaded.model)
+    # What the model has no place for goes with it, and then the others are named, too.
+    apart = replicas.is_sharded(loaded.model) or bool(loaded.kept)
+    whole = replicas.whole_state(loaded.model) | loaded.kept if apart else None
     if not processes.is_main():
         return
     if broken:
         raise RunError(f"Weights of {run.folder} are not finite: {joined(broken, most=3)}. No model is saved.")
     facts = adapter.facts() | {"encoder": encoder.public_name(loaded.source.name), "revision": loaded.source.revision}
+    facts |= head
     with run.whole_folder("model") as folder:
         plain = accelerator.unwrap_model(loaded.model, keep_fp32_wrapper=False)
         encoder.save(plain, loaded.tokenizer, folder, state=whole)
@@ -873,6 +991,20 @@ def _check_length(prepared: Prepared, loaded: Encoder) -> None:
         raise ConfigError(
             f"train.max_length is {prepared.train.max_length}, and {loaded.source.name} has positions for "
             f"{loaded.max_length} tokens. --set train.max_length={loaded.max_length} is its most."
+        )
+
+
+def _refuse_sharded(train: TrainConfig) -> None:
+    """Refuse what FSDP2 cannot do: it keeps for good which parameters had a gradient when they were sharded.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    names = [name for name in ("unfreeze_epochs", "unfreeze_steps", "lora_rank") if getattr(train, name)]
+    if names:
+        raise ConfigError(
+            f"train.{names[0]} is {getattr(train, names[0])}, which does not go with FSDP2. --processes N without a "
+            "configuration of Accelerate's trains with DDP."
         )
 
 

@@ -211,6 +211,8 @@ def test_bad_row_is_one_error(bertkit: Any, runs: Path, tmp_path: Path) -> None:
         ["predict", "nothing.jsonl"],
         ["predict", "."],
         ["check", "nothing.jsonl"],
+        ["pretrain", "nothing.txt", "--encoder", "minilm"],
+        ["pretrain", ".", "--size", "mini"],
         ["runs", "show"],
         ["runs", "show", "nowhere"],
         ["tasks", "show", "nowhere"],
@@ -230,6 +232,8 @@ def test_every_fault_is_one_line_on_stderr(bertkit: Any, arguments: list[str]) -
         ["finetune", "glue/sst2", "--precision", "fp8"],
         ["finetune", "glue/sst2", "--limit", "-1"],
         ["finetune", "glue/sst2", "--sed", "1"],
+        ["pretrain"],
+        ["pretrain", "x", "--resume", "y"],
         ["predict"],
         ["predict", "x", "--text", "y"],
         ["predict", "x", "--threads", "many"],
@@ -246,6 +250,22 @@ def test_wrong_usage_is_exit_code_2(bertkit: Any, arguments: list[str]) -> None:
 def test_error_with_line_breaks_and_control_characters_stays_one_line(bertkit: Any, tmp_path: Path) -> None:
     done = bertkit("predict", "no\n\x1b[31msuch.jsonl")
     assert "\x1b" not in one_error(done)
+
+
+def test_pretrain_shows_held_out_scores_and_what_comes_next(bertkit: Any, tiny_encoder: Path, tmp_path: Path) -> None:
+    text = "\n\n".join("\n".join(["good film was very warm", "the tool was dull"] * 3) for _ in range(12))
+    (tmp_path / "text.txt").write_text(text)
+    words = ["text.txt", "--encoder", tiny_encoder, "--objective", "mlm+nsp", "--precision", "float32", "--threads", 1]
+    settings = ["train.max_steps=2", "train.max_length=32", "pretrain.layout=blocks", "pretrain.valid_share=0.3"]
+    words += [word for setting in settings for word in ("--set", setting)]
+    done = bertkit("pretrain", *words)
+    assert done.code == 0
+    assert re.search(r"held-out +mlm_loss +\d\.\d+", done.out)
+    assert "next: bertkit finetune TASK --encoder runs/pretrain-tiny-bert-001" in done.err
+    found = json.loads(bertkit("pretrain", *words, "--out", "runs/pretrain-tiny-bert-001", "--json").out)
+    assert found["task"] == "pretrain"
+    assert set(found["scores"]["validation"]) >= {"mlm_loss", "perplexity", "mlm_accuracy", "nsp_accuracy"}
+    assert bertkit("runs", "ls").out.count("mlm_loss") == 1
 
 
 def test_check_exits_by_what_it_finds(bertkit: Any, tiny_encoder: Path, tmp_path: Path) -> None:

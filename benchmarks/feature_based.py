@@ -1,0 +1,73 @@
+"""BERT's features without fine-tuning: the table of arXiv:1810.04805, 5.3 (table 7), on a tagging set.
+
+python -m benchmarks.feature_based                                the embedded set, minilm
+python -m benchmarks.feature_based --task wnut17 --data DIR
+
+A BiLSTM of two layers reads each choice of a frozen encoder's layers; the last row is fine-tuning. The paper adds the
+top four layers with learned weights ("weighted sum"); their plain sum stands here beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.frozen import TAGGING, spread, trained
+
+HEAD = {"train.freeze": "encoder", "train.head": "bilstm", "train.epochs": 20, "train.learning_rate": 1e-3}
+ROWS = {
+    "embeddings": "embeddings",
+    "second-to-last hidden": "second-to-last",
+    "last hidden": "last",
+    "sum last four hidden": "sum-last-4",
+    "weighted sum last four hidden": "mix-last-4",
+    "concat last four hidden": "concat-last-4",
+    "weighted sum all layers": "mix",
+}
+"""Row -> ``train.layers``."""
+FINE_TUNING = "fine-tuning"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=list(TAGGING), default="demo")
+    parser.add_argument("--data")
+    parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--limit", type=int, default=0, help="training examples; 0 is all")
+    parser.add_argument("--epochs", type=float, default=0, help="of every training; 0 is each one's own")
+    parser.add_argument("--rows", default="", help="some of the rows, with commas between")
+    parser.add_argument("--runs", default="runs/feature-based-benchmark")
+    given = parser.parse_args()
+    os.environ["BERTKIT_CACHE"] = str(Path(given.runs).absolute() / "cache")
+    task, split = TAGGING[given.task]
+    command = f"python -m benchmarks.feature_based --task {given.task} --data DIR --encoder {given.encoder} "
+    command += f"--seeds {given.seeds}"
+    over = {"train.epochs": given.epochs} if given.epochs else {}
+    found: dict[str, Any] = {}
+    for row in given.rows.split(",") if given.rows else [*ROWS, FINE_TUNING]:
+        settings = {} if row == FINE_TUNING else HEAD | {"train.layers": ROWS[row]}
+        runs = []
+        for seed in map(int, given.seeds.split(",")):
+            runs.append(trained(task, settings | over, f"{given.task} {row}", seed, given))
+            metric = next(iter(runs[0]["scores"][split]))
+            found[row] = {"metric": metric, **spread(runs, split, metric), "runs": runs}
+            result = {"split": split, "rows": found, "table": table(found, split)}
+            machine.write(f"feature_based_{given.task}", command, result)
+
+
+def table(found: dict[str, Any], split: str) -> list[str]:
+    """Return the rows as a Markdown table."""
+    metric = next(iter(found.values()))["metric"]
+    lines = [f"| what the head reads | {split} {metric} | seconds an epoch |", "| --- | --- | --- |"]
+    for row, one in found.items():
+        seconds = min(run["seconds_an_epoch"] for run in one["runs"])
+        lines.append(f"| {row} | {one['mean']:.4f} ± {one['deviation']:.4f} | {seconds:.2f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
