@@ -35,7 +35,7 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-SEVERAL = ("finetune", "eval")
+SEVERAL = ("finetune", "eval", "predict")
 """Commands that several processes can share."""
 
 
