@@ -15,12 +15,11 @@ from bertkit.data.batches import TrainingBatches
 from bertkit.errors import RunError
 from bertkit.events import Checkpoint, Event, Start, Step
 from tests.conftest import save_tiny_bert
+from tests.families import slow_others
 from tests.test_loop import frozen, losses, same
 from tests.test_unpad import CLASSES, PADDING, VOCABULARY, make
 from tests.workflows.training import Listener, record, same_weights, train
 
-QUICK = ["BERT", "RoBERTa", "DistilBERT", "ALBERT", "DeBERTa-v2/v3", "ModernBERT", "GPT-2", "XLNet"]
-FAMILIES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CLASSES]
 WORDS = 20
 """Ids from 4 on that the texts use."""
 LENGTHS = (9, 1, 14, 3, 7, 7, 2, 11, 5, 4)
@@ -112,7 +111,7 @@ def gap(one: Trained, other: Trained) -> float:
 # Equality --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_others(CLASSES))
 def test_weights_are_bit_for_bit_those_of_the_plain_model(name: str) -> None:
     plain, ours = both(name, max_grad_norm=0.0, weight_decay=0.1)
     assert ours.installed == embeddings.Installed(trained=USED, all=VOCABULARY)
@@ -123,14 +122,14 @@ def test_weights_are_bit_for_bit_those_of_the_plain_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("fast", [False, True], ids=["padded", "fast"])
-@pytest.mark.parametrize("name", ["BERT", "ModernBERT", "DeBERTa-v2/v3", "GPT-2"])
+@pytest.mark.parametrize("name", slow_others(["BERT", "ModernBERT", "DeBERTa-v2/v3", "GPT-2"], quick=["BERT"]))
 def test_dropout_draws_the_same_masks(name: str, fast: bool) -> None:
     share = {"BERT": "hidden_dropout_prob", "ModernBERT": "mlp_dropout", "GPT-2": "embd_pdrop"}
     plain, ours = both(name, {share.get(name, "hidden_dropout_prob"): 0.3}, max_grad_norm=0.0, fast=fast)
     assert same(plain.weights, ours.weights)
 
 
-@pytest.mark.parametrize("name", ["BERT", "RoBERTa", "DistilBERT", "ALBERT", "GPT-2"])
+@pytest.mark.parametrize("name", slow_others(["BERT", "RoBERTa", "DistilBERT", "ALBERT", "GPT-2"], quick=["BERT"]))
 def test_clipped_training_differs_by_the_rounding_of_one_norm(name: str) -> None:
     plain, ours = both(name, max_grad_norm=0.1)
     assert gap(plain, ours) < 1e-6

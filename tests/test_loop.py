@@ -192,7 +192,9 @@ def plainly(events: Sequence[Event]) -> list[Event]:
     return [replace(event, state={}) if isinstance(event, Checkpoint) else event for event in plain]
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 4, 5, 6, 9])
+@pytest.mark.parametrize(
+    "stop_at", [pytest.param(at, marks=[] if at in (4, 5) else pytest.mark.slow) for at in (1, 3, 4, 5, 6, 9)]
+)
 def test_resumed_training_yields_the_events_of_an_uninterrupted_one(tiny_encoder: Path, stop_at: int) -> None:
     def make() -> Setup:
         return Setup(tiny_encoder, epochs=2, eval_steps=3, save_steps=2, micro_batch_tokens=32)

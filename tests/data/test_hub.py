@@ -74,7 +74,7 @@ def call(env: dict[str, str], **wanted: Any) -> dict[str, Any]:
         env=env | {"PYTHONPATH": str(Path(hub.__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

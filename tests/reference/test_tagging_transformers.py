@@ -19,7 +19,7 @@ ARGMAX = {"eval.decode": "argmax"}
 BYTE_LEVEL = ("RoBERTa", "ModernBERT", "GPT-2")
 
 
-@pytest.fixture(scope="module", params=["BERT", *BYTE_LEVEL])
+@pytest.fixture(scope="module", params=families.slow_others(["BERT", *BYTE_LEVEL], quick=["BERT", "RoBERTa"]))
 def tagger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tagger over WordPiece or byte-level BPE, whose words are several tokens."""
     folder = tmp_path_factory.mktemp("tagger")
@@ -121,7 +121,7 @@ def test_pipeline_groups_the_same_entities(tagging_run: Path) -> None:
 # Spans ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["BERT", "RoBERTa", "XLNet"])
+@pytest.fixture(scope="module", params=families.slow_others(["BERT", "RoBERTa", "XLNet"], quick=["BERT", "XLNet"]))
 def answerer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a span model whose tokens are segments, bytes, or padded on the left."""
     folder = tmp_path_factory.mktemp("answerer")

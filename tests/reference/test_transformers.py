@@ -139,10 +139,10 @@ def test_saved_folder_that_predicts_otherwise_ends_the_run(
 
     save = encoder.save
 
-    def damaging(model: Any, tokenizer: Any, folder: Path) -> None:
+    def damaging(model: Any, tokenizer: Any, folder: Path, **state: Any) -> None:
         change = 0.5 * model.classifier.bias.data.new_tensor([1.0, -1.0])
         model.classifier.bias.data += change
-        save(model, tokenizer, folder)
+        save(model, tokenizer, folder, **state)
         model.classifier.bias.data -= change
 
     monkeypatch.setattr("bertkit.encoder.save", damaging)

@@ -451,6 +451,7 @@ def test_scores_of_a_run_have_the_baselines_of_its_rows_beside(
     assert (again.already, again.baselines) == (True, found.baselines)
 
 
+@pytest.mark.slow
 def test_other_rows_have_nothing_beside(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     baseline(reviews_file, tmp_path, limit=30)
     seen = Listener()
@@ -523,6 +524,7 @@ def test_one_set_of_labels_for_all_rows_is_one_answer(tmp_path: Path) -> None:
     assert prepared.adapter.constant([none] * 2, [rows[0]] * 2) is None
 
 
+@pytest.mark.slow
 def test_half_of_validation_has_its_own_baselines(tiny_encoder: Path, tmp_path: Path) -> None:
     reviews_file = write_jsonl(tmp_path / "reviews.jsonl", reviews(240))
     settings = {"eval.calibrate": True, "train.max_steps": 1}

@@ -64,7 +64,14 @@ def as_frame(rows: list[dict[str, Any]]) -> Any:
     return pandas.DataFrame(rows)
 
 
-@pytest.mark.parametrize("form", [list, as_dataset, as_frame], ids=["list", "datasets", "pandas"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(list, id="list"),
+        pytest.param(as_dataset, id="datasets", marks=pytest.mark.slow),
+        pytest.param(as_frame, id="pandas", marks=pytest.mark.slow),
+    ],
+)
 def test_python_rows_train_as_the_file_does(form: Any, tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     one = train(reviews_file, encoder=tiny_encoder, out=tmp_path / "file")
     other = train(form(reviews(80)), encoder=tiny_encoder, out=tmp_path / "rows")
@@ -222,6 +229,7 @@ def test_limit_takes_training_rows_only(tiny_encoder: Path, tmp_path: Path) -> N
     assert record(one.run)["held_out_rows"] == record(whole.run)["held_out_rows"]
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_weights(tiny_encoder: Path, tmp_path: Path) -> None:
     one, two = (train(reviews(48), encoder=tiny_encoder, out=tmp_path / name) for name in "12")
     assert same_weights(one.run, two.run)
@@ -556,7 +564,7 @@ def whole(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "stop_at",
     [
-        pytest.param(step, id=f"step {step}", marks=[] if step in (5, 7, 15) else pytest.mark.slow)
+        pytest.param(step, id=f"step {step}", marks=[] if step in (5, 7) else pytest.mark.slow)
         for step in (1, 5, 7, 10, 14, 15)
     ],
 )
@@ -694,6 +702,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(
     assert same_weights(run, whole)
 
 
+@pytest.mark.slow
 def test_no_whole_checkpoint_starts_again(tiny_encoder: Path, reviews_file: Path, run: Path, whole: Path) -> None:
     interrupted(tiny_encoder, reviews_file, run, settings=EPOCHS)
     for manifest in run.glob("checkpoints/*/manifest.json"):

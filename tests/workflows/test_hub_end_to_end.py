@@ -321,6 +321,7 @@ def test_a_gated_encoder_is_one_line(root: Path, tmp_path: Path, status: int) ->
     assert "--encoder minilm" in line
 
 
+@pytest.mark.slow
 def test_a_hub_that_stays_busy_is_asked_three_times(root: Path, tmp_path: Path) -> None:
     with serve(root, unavailable=ALWAYS) as hub:
         line = refused(tmp_path, hub.env(tmp_path / "home"), "finetune", small_task(tmp_path), "--encoder", ENCODER)

@@ -475,7 +475,7 @@ def test_kill_and_two_processes_train_each_point_once(task: Path, tiny_encoder: 
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     both = [start(), start()]
-    found = [json.loads(process.communicate(timeout=500)[0]) for process in both]
+    found = [json.loads(process.communicate(timeout=900)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert found[0]["sweep"] == found[1]["sweep"]
     last = next(one for one in found if one["status"] == "finished")
