@@ -107,6 +107,7 @@ def test_family_is_as_the_table_says(family: Family, tmp_path: Path) -> None:
     assert describe(family, tmp_path) == table[family.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [SINGLES, PAIRS], ids=["singles", "pairs"])
 @pytest.mark.parametrize("family", slow_others(FAMILIES), ids=lambda family: family.name)
 def test_family_learns_saves_and_opens_in_plain_transformers(

@@ -115,6 +115,7 @@ def frozen(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_split_into_micro_batches_does_not_change_the_losses(tiny_encoder: Path) -> None:
     whole = losses(Setup(tiny_encoder, dropout=False, epochs=4).train())
     parts = losses(Setup(tiny_encoder, dropout=False, epochs=4, micro_batch_tokens=16).train())
@@ -122,6 +123,7 @@ def test_split_into_micro_batches_does_not_change_the_losses(tiny_encoder: Path)
     assert parts == pytest.approx(whole, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_weighted_loss_is_normalised_over_the_whole_effective_batch(tiny_encoder: Path) -> None:
     settings = {"dropout": False, "class_weights": "balanced", "rows": 41, "epochs": 3}
     whole = losses(Setup(tiny_encoder, **settings).train())

@@ -430,6 +430,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_data_does_nothing_to_a_terminal(evil: Path, arguments: list[str]) -> None:
     shown = on_terminal(evil, *arguments)

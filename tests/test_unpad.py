@@ -172,6 +172,7 @@ def test_padding_gives_zeros() -> None:
     assert not model(**batch)[0][~batch["attention_mask"].bool()].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["BERT", "ModernBERT", "DeBERTa-v2/v3"])
 def test_fifty_steps_end_at_the_padded_models_weights(name: str) -> None:
     ends = []
@@ -288,6 +289,7 @@ def test_other_adapters_are_the_same(family: Family, kind: str, tmp_path: Path) 
     assert_adapter_is_the_same(*with_head(kind, families.save(family, tmp_path)), ROWS[kind])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sequence-classification", *ROWS])
 def test_minilm_is_the_same(kind: str) -> None:
     folder = encoder.find("minilm").folder

@@ -118,6 +118,7 @@ def test_next_command_can_be_typed_as_it_stands(bertkit: Any, tiny_encoder: Path
     assert done.err.splitlines()[-1] == "next: bertkit predict file.jsonl --run 'my run'"
 
 
+@pytest.mark.slow
 def test_predict_json_counts_what_was_written(bertkit: Any, runs: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "new.jsonl", [{"text": "a good film"}, {"text": "film " * 100}])
     done = bertkit("predict", "new.jsonl", "--out", "out.jsonl", "--json", "--threads", 1)
@@ -140,6 +141,7 @@ def test_eval_json_is_one_object(bertkit: Any, runs: Path, tmp_path: Path) -> No
     assert (found["run"], found["split"], found["num_examples"]) == ("runs/one", "dev", 20)
 
 
+@pytest.mark.slow
 def test_runs_folder_comes_from_flag_or_environment(
     bertkit: Any, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +158,7 @@ def test_finetune_without_any_task_file(bertkit: Any, tiny_encoder: Path, tmp_pa
     assert json.loads(done.out)["run"] == "runs/odd-tiny-bert-001"
 
 
+@pytest.mark.slow
 def test_relative_paths_mean_the_same_when_resumed_elsewhere(
     bertkit: Any, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +365,7 @@ def test_no_runs_are_said_on_stderr(bertkit: Any) -> None:
 # Real processes ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_reader_that_goes_away_is_no_fault(runs: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "new.jsonl", [{"text": "the film " * 20, "n": n} for n in range(3000)])
     process = start("predict", "new.jsonl", "--threads", 1, "--set", "predict.chunk=64", folder=tmp_path)
@@ -402,6 +406,7 @@ def wait_for_steps(process: subprocess.Popen[str], run: Path, number: int) -> No
 LONG = ["--set", "train.max_steps=2000", "--set", "train.max_length=64", "--set", "train.batch_size=8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
     [

@@ -90,6 +90,7 @@ def test_transformers_has_no_pipeline_for_it() -> None:
     assert "question-answering" not in SUPPORTED_TASKS
 
 
+@pytest.mark.slow
 def test_saved_folder_opens_with_the_auto_class(qa_run: Path) -> None:
     from transformers import AutoModelForQuestionAnswering
 

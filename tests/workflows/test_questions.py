@@ -135,6 +135,7 @@ def test_same_questions_in_any_form_make_the_same_model(
     assert predict(data["validation"], result.run) == scored.predictions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", slow_others((form for form, (name, _) in FORMS.items() if name), quick=QUICK))
 def test_bare_file_is_recognised(form: str, tiny_encoder: Path, tmp_path: Path) -> None:
     """No type is given, and validation is cut off."""
@@ -414,6 +415,7 @@ def interrupted(encoder: Path, data: Path, out: Path) -> Path:
     return result.run
 
 
+@pytest.mark.slow
 def test_interrupted_model_goes_on_to_the_same_weights_and_threshold(tiny_encoder: Path, tmp_path: Path) -> None:
     data = squad_2(tmp_path / "x.json", questions(60, unanswered=3))
     whole = train(data, encoder=tiny_encoder, out=tmp_path / "whole", settings=EPOCHS)
@@ -576,6 +578,7 @@ def chinese(number: int) -> Rows:
     return rows
 
 
+@pytest.mark.slow
 def test_chinese_answers_are_cut_exactly_and_scored_by_character(tmp_path: Path) -> None:
     rows = chinese(48)
     known = "".join(row["context"] + row["question"] for row in rows).replace("龘", "").replace("😀", "")

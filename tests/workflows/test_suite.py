@@ -81,6 +81,7 @@ def test_unknown_task_and_name_below_it_are_named(tiny_encoder: Path, tmp_path: 
         train_suite(seeds=2)
 
 
+@pytest.mark.slow
 def test_task_of_a_group_whose_data_is_not_there_is_left_out_and_said(tiny_encoder: Path, tmp_path: Path) -> None:
     data = write_glue(tmp_path / "data", without=("QQP", "MNLI", "SST-2", "CoLA", "QNLI", "STS-B", "MRPC"))
     options: dict[str, Any] = {"data": data, "encoder": tiny_encoder, "runs": tmp_path / "runs"}
@@ -304,6 +305,7 @@ def test_suite_is_evaluated_anew_where_anything_is_asked(whole: Path, glue_data:
 # Going on --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_interrupted_suite_goes_on_where_it_was(tiny_encoder: Path, glue_data: Path, tmp_path: Path) -> None:
     listener = Listener(stop_at=4)
     options: dict[str, Any] = {"data": glue_data, "encoder": tiny_encoder, "settings": {"train.max_steps": 3}}
@@ -381,6 +383,7 @@ def test_processes_share_a_suite_and_come_to_the_same(tiny_encoder: Path, glue_d
         assert same_weights(out / member["run"], tmp_path / "alone" / member["run"])
 
 
+@pytest.mark.slow
 def test_run_that_another_process_trains_is_waited_for(
     tiny_encoder: Path, glue_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
