@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +176,27 @@ def test_bad_row_is_told_once_and_ends_all(finished_run: Path, tmp_path: Path) -
     assert process.returncode == 0, err
     assert "going on behind row" in err
     assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 31
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])
+def test_signal_ends_all_and_the_rest_is_predicted_later(
+    number: int, code: int, finished_run: Path, tmp_path: Path
+) -> None:
+    source = write_jsonl(tmp_path / "new.jsonl", rows(3000))
+    given: list[str | Path] = ["predict", source, "--run", finished_run, "--out", "o.jsonl", "--processes", "2"]
+    process = started([*given, *COMMON], folder=tmp_path)
+    while not any(tmp_path.rglob("state.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = ended(process)
+    assert (process.returncode, out) == (code, "")
+    assert "killed" not in err
+    assert "Traceback" not in err
+    given[-1] = "1"
+    process = started([*given, *COMMON], folder=tmp_path)
+    _, err = ended(process)
+    assert process.returncode == 0, err
+    assert "going on behind row" in err
+    assert (tmp_path / "o.jsonl").read_bytes().count(b"\n") == 3000
