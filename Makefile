@@ -7,7 +7,7 @@ DEMO := $(VENV)/demo
 # A process a core, each with one thread: threads of several processes on the same cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test quick lint types docs wheel bench bench-full bench-gpu test-gpu torture clean setup help
+.PHONY: demo test quick lint types docs wheel bench bench-full bench-gpu test-gpu torture multinode clean setup help
 
 help:
 	@echo "make demo   set up, fine-tune the embedded encoder on the embedded data, evaluate, predict"
@@ -15,6 +15,7 @@ help:
 	@echo "make quick  the tests that take under three minutes"
 	@echo "make docs   build the documentation into docs/_build"
 	@echo "make torture  kill trainings over and over and fuzz the readers, under 45 minutes; figures for the docs"
+	@echo "make multinode  as root on Linux: train over two hosts made of network namespaces, kill one, go on"
 	@echo "make bench  measure speed and memory beside transformers.Trainer, under 20 minutes; make bench-full: hours"
 
 setup: $(STAMP)
@@ -74,6 +75,10 @@ test-gpu: setup
 torture: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fuzz]'
 	$(BIN)/python -m tests.torture --write
+
+# Several machines, shown for real. Needs root and iproute2, and says so.
+multinode: setup
+	$(BIN)/python -m tests.multinode
 
 clean:
 	rm -rf $(VENV) dist build docs/_build

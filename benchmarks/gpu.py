@@ -195,9 +195,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--quick", action="store_true", help="a tiny model and 16 rows: only try it")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, help="of all variants; 2, and 1 with --quick")
     parser.add_argument("--compiled", action="store_true", help="also with torch.compile, which takes minutes more")
     given = parser.parse_args()
+    given.rounds = given.rounds or (1 if given.quick else 2)
     if given.device == "cpu" and not given.quick:
         parser.error("a CPU only shows that it runs: --device cpu --quick")
     if given.device == "cuda" and not torch.cuda.is_available():

@@ -6,6 +6,7 @@ Takes an adapter and imports none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from bertkit import memory, processes, replicas
@@ -225,6 +226,76 @@ def predict(
     predictions = adapter.decode(reduced, features, examples)
     assert len(predictions) == len(examples), f"{len(predictions)} predictions for {len(examples)} examples"
     return predictions
+
+
+class Team:
+    """Processes that compute together what the main one alone has read: it asks for a pass, and the others wait.
+
+    In one process there is nobody to be asked.
+    """
+
+    def __init__(self, adapter: Adapter, model: Model, accelerator: Accelerator, room: Room) -> None:
+        """Take what a pass is made of, the same on every process."""
+        self._adapter = adapter
+        self._model = model
+        self._accelerator = accelerator
+        self._room = room
+        self._waiting = processes.size() > 1
+        """Whether the others wait to be told what comes."""
+
+    def forward(self, features: Sequence[Feature]) -> list[np.ndarray]:
+        """Return what :func:`forward` returns of the main process's features; for that process alone."""
+        if processes.size() > 1:
+            # From here on they know of a fault themselves.
+            self._waiting = False
+            packed = self._adapter.packed(features)
+            processes.on_main(lambda: (features if packed is None else None, packed, self._room.tokens))
+        reduced = self._pass(features)
+        self._waiting = processes.size() > 1
+        return reduced
+
+    def serve(self) -> None:
+        """Take part in each pass that the main process asks for, until it ends; for the others.
+
+        Raises:
+            BertkitError: what ended it there.
+        """
+        nothing: Callable[[], Any] = lambda: None  # noqa: E731 (it is the main process's that counts)
+        while (given := processes.on_main(nothing)) is not None:
+            features, packed, self._room.tokens = given
+            self._pass(self._adapter.unpacked(packed) if features is None else features)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Tell the others that no pass follows, and of the fault why; a second time does nothing."""
+        waiting, self._waiting = self._waiting, False
+        # An interrupt has come to all of them.
+        if not waiting or not processes.is_main() or isinstance(error, KeyboardInterrupt):
+            return
+
+        def said() -> None:
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+                raise error
+
+        # It is this process's own fault, which raises it as it is.
+        with suppress(Exception):
+            processes.on_main(said)
+
+    @contextmanager
+    def led(self) -> Iterator[None]:
+        """Tell the others of a fault of the block."""
+        try:
+            yield
+        except BaseException as error:
+            self.end(error)
+            raise
+
+    def _pass(self, features: Sequence[Feature]) -> list[np.ndarray]:
+        together = processes.size() > 1
+        about: dict[str, Any] = {"accelerator": self._accelerator, "batch_tokens": self._room}
+        reduced = forward(self._adapter, self._model, features, **about, together=together)
+        # The batches of the next pass must be the same on all, also where one had no memory for those of this one.
+        self._room.tokens = min(processes.gather(lambda: self._room.tokens), default=self._room.tokens)
+        return reduced
 
 
 def stream(

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bertkit import __version__
 from bertkit.errors import BertkitError, ConfigError, DataError, RunError, one_line
 
 if TYPE_CHECKING:
@@ -32,6 +35,10 @@ PATIENCE = timedelta(minutes=60)
 """How long processes wait for one that prepares data or writes; a process that ended is known at once, not so late."""
 HEARTBEAT = 1.0
 """Seconds between two looks at whether another process told of a fault."""
+SILENCE = 60
+"""Looks without a sign of life after which another machine counts as gone: a cable that is cut closes no connection.
+
+Looks, and not seconds, because this process may have been stopped itself, together with its machine."""
 GRACE = 5.0
 """Seconds that a process leaves the launcher, or the one with the fault, to end it before it says anything itself."""
 CONTACT = re.compile(
@@ -122,6 +129,14 @@ class _Joined:
     store: Any = None
     told: bool = False
     """Whether this process told of a fault."""
+    attempt: str = ""
+    """What all processes of this group, and none of another attempt, put before their notes."""
+    hosts: tuple[str, ...] = ()
+    """The name of each process's machine."""
+    tell: Callable[[BaseException], object] = staticmethod(lambda error: None)
+    """Tells of a fault that this process's main thread cannot tell of; the command line gives it."""
+    silent: str = ""
+    """Which processes gave no sign of life when another was found to be gone."""
     left: threading.Event | None = None
     watch: threading.Thread | None = None
 
@@ -133,7 +148,7 @@ def join(device: str = "auto") -> World:
         device: ``--device``; on GPUs gradients go through NCCL.
 
     Raises:
-        ConfigError: if each process cannot have a device of its own.
+        ConfigError: if each process cannot have a device of its own, or machines have other versions than the main one.
     """
     found = world()
     if found.size == 1 or _Joined.store is not None:
@@ -155,7 +170,7 @@ def join(device: str = "auto") -> World:
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
-    _Joined.world, _Joined.told = found, False
+    _Joined.world, _Joined.told, _Joined.silent = found, False, ""
     _Joined.store = _store()
     _Joined.left = threading.Event()
     _Joined.watch = threading.Thread(target=_watch, args=(_Joined.left,), daemon=True)
@@ -165,16 +180,47 @@ def join(device: str = "auto") -> World:
 
 def _store() -> Any:
     """Return what all processes can write to and read from, also when their group is broken."""
+    import torch
+    from torch import distributed
+
+    mine = (socket.gethostname(), uuid.uuid4().hex, {"bertkit": __version__, "torch": torch.__version__})
+    box: list[Any] = [mine] * _Joined.world.size
+    distributed.all_gather_object(box, mine)
+    _Joined.hosts = tuple(host for host, *_ in box)
+    # Launchers count restarts on each machine for itself, so their number is no name of an attempt.
+    _Joined.attempt = "" if LAUNCHED in os.environ else box[0][1]
+    require_alike([versions for *_, versions in box])
+    return _connected()
+
+
+def require_alike(versions: list[dict[str, str]]) -> None:
+    """Refuse machines that are not installed alike: what one process sends another may not understand.
+
+    Raises:
+        ConfigError: naming the first process that has another version than the main one, and both versions.
+    """
+    for rank, found in enumerate(versions):
+        for name, one in versions[0].items():
+            if found[name] != one:
+                raise ConfigError(
+                    f"rank {rank} on {_Joined.hosts[rank]} has {name} {found[name]}, and the main process on "
+                    f"{_Joined.hosts[0]} has {one}. Install the same versions on every machine."
+                )
+
+
+def _connected() -> Any:
+    """Return a connection of its own to the store; a thread that waits on it keeps no other waiting."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    return prefixed(TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False))
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return prefixed(store, _Joined.attempt)
 
 
-def prefixed(store: Any) -> Any:
+def prefixed(store: Any, attempt: str = "") -> Any:
     """Return a store in which an elastic restart finds nothing of the attempt before it."""
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
-    return PrefixStore(f"bertkit/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return PrefixStore(f"bertkit/{attempt}", store)
 
 
 def rank() -> int:
@@ -208,7 +254,7 @@ def leave() -> None:
     assert _Joined.watch is not None
     _Joined.left.set()
     # An interpreter that ends while a thread asks the store, which is C++, is aborted.
-    _Joined.watch.join(GRACE)
+    _Joined.watch.join(GRACE * 2)
     distributed.destroy_process_group()
     _Joined.world, _Joined.store = World(), None
 
@@ -245,6 +291,7 @@ def claim_lost() -> bool:
     """Say whether it is for this process to tell that another is gone, once nobody else has told or ended this one."""
     if LAUNCHED in os.environ and _outlives(GRACE * 2):
         return True
+    _Joined.silent = _silent()
     return not _told_by_another(GRACE) and claim()
 
 
@@ -271,19 +318,106 @@ def _outlives(seconds: float) -> bool:
     return True
 
 
+def gone() -> str:
+    """Return a sentence of which processes are gone, and how the run goes on; after :func:`claim_lost`."""
+    run = ""
+    with suppress(RuntimeError):
+        if _Joined.store is not None and _Joined.store.check(["run"]):
+            run = f" 'bertkit finetune --resume {_Joined.store.get('run').decode()}' goes on from its last checkpoint."
+    return f"{_Joined.silent}{run}"
+
+
+def _named(ranks: list[int]) -> str:
+    """Return ranks with the machines that they are on."""
+    return ", ".join(f"rank {rank} on {_Joined.hosts[rank]}" for rank in ranks)
+
+
+def _silent() -> str:
+    """Look for some beats which processes give no sign of life, and return a sentence that names them."""
+    if _Joined.store is None:
+        return f" No answer from {_named([0])}." if _Joined.hosts else ""
+    others = [rank for rank in range(_Joined.world.size) if rank != _Joined.world.rank]
+    try:
+        before = [_beat(_Joined.store, rank) for rank in others]
+        time.sleep(HEARTBEAT * 3)
+        after = [_beat(_Joined.store, rank) for rank in others]
+    except RuntimeError:
+        return f" No answer from {_named([0])}."
+    ranks = [rank for rank, one, other in zip(others, before, after, strict=True) if one == other]
+    return f" No sign of life from {_named(ranks)}." if ranks else ""
+
+
+def _beat(store: Any, rank: int) -> bytes:
+    """Return the last sign of life of a process; nothing before its first."""
+    key = f"beat/{rank}"
+    return bytes(store.get(key)) if store.check([key]) else b""
+
+
+def on_silence(tell: Callable[[BaseException], object]) -> None:
+    """Say who tells of a machine that gives no sign of life, while this process may wait for it."""
+    _Joined.tell = tell
+
+
+class _Look:
+    """What the thread that asks the store has found."""
+
+    over: str = ""
+    """Why this process must end: another told of a fault, is silent, or the store is gone; empty while all is well."""
+    unanswered: int = 0
+    """Beats since the store last answered."""
+
+
+FAULT, SILENT, NO_STORE = "fault", "silent", "no store"
+
+
 def _watch(left: threading.Event) -> None:
-    """End this process where another told of a fault, or the launcher is gone: it may wait for it in a collective."""
-    store = _store()
-    while not left.wait(HEARTBEAT):
-        try:
-            over = bool(store.check(["faults"]))
-        except RuntimeError:
-            over = True
-        if over and not _Joined.told:
-            # What ends by itself, and says in the run folder why, may.
-            if not left.wait(GRACE):
-                os._exit(1)
-            return
+    """End this process where another told of a fault or is gone: it may wait for it in a collective.
+
+    The store is asked in a thread of its own: a request that the network swallows never comes back.
+    """
+    look = _Look()
+    asking = threading.Thread(target=_ask, args=(left, look), daemon=True)
+    asking.start()
+    while not look.over and not left.wait(HEARTBEAT):
+        look.unanswered += 1
+        if look.unanswered > SILENCE:
+            look.over = NO_STORE
+    # The main thread says that the store is gone as well, unless it waits for what never comes.
+    if left.is_set() or (look.over == NO_STORE and left.wait(GRACE * 3)):
+        asking.join(GRACE)
+        return
+    if look.over == NO_STORE:
+        _Joined.store = None
+    if look.over != FAULT:
+        _Joined.tell(LostError(f"another process of the {size()} is gone, so none can go on (it gives no answer)."))
+        os._exit(1)
+    # What ends by itself, and says in the run folder why, may.
+    if not _Joined.told and not left.wait(GRACE):
+        os._exit(1)
+
+
+def _ask(left: threading.Event, look: _Look) -> None:
+    """Give signs of life, and look for those of the next process and for faults, until this process leaves.
+
+    Each looks for the next one, the last for the main process, so that the store is asked as often as there are
+    processes.
+    """
+    following, seen, silent, beat = (_Joined.world.rank + 1) % _Joined.world.size, b"", 0, 0
+    try:
+        store = _connected()
+        while not look.over and not left.wait(HEARTBEAT):
+            beat += 1
+            store.set(f"beat/{_Joined.world.rank}", str(beat))
+            last = _beat(store, following)
+            seen, silent = last, 0 if last != seen else silent + 1
+            look.unanswered = 0
+            if store.check(["faults"]):
+                look.over = FAULT
+            # On one machine the launcher sees what ends, and a process that was stopped may go on.
+            elif silent >= SILENCE and _Joined.world.local_size < _Joined.world.size:
+                look.over = SILENT
+    except RuntimeError:
+        look.over = NO_STORE
 
 
 @contextmanager

@@ -7,7 +7,9 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ os.environ["BERTKIT_CACHE"] = ""
 hypothesis.settings.register_profile("bertkit", deadline=None)
 hypothesis.settings.load_profile("bertkit")
 
+ROOT = Path(__file__).parents[1]
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 GOOD = ["good", "fine", "warm", "bright"]
 BAD = ["bad", "dull", "cold", "grey"]
@@ -170,6 +173,31 @@ def questions(number: int, *, unanswered: int = 0, seed: int = 0) -> list[dict[s
             {"id": f"q{index}", "title": f"T{index // 5}", "context": context, "question": "was it", "answers": answers}
         )
     return rows
+
+
+def run_on_terminal(command: Sequence[str], folder: Path, *, stdout: Path | None = None) -> tuple[int, bytes]:
+    """Run a command on a terminal of 200 columns; return its exit code and all that it wrote there.
+
+    Args:
+        command: with its arguments.
+        folder: that it runs in.
+        stdout: file for its stdout, where that is no terminal.
+    """
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": "200", "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
+    with ExitStack() as opened:
+        out = opened.enter_context(stdout.open("wb")) if stdout else theirs
+        about: dict[str, Any] = {"stdin": theirs, "stdout": out, "stderr": theirs}
+        process = opened.enter_context(subprocess.Popen(command, cwd=folder, env=environment, **about))
+        os.close(theirs)
+        shown = b""
+        # Linux ends the reading of a terminal that nobody writes to any more by an error, others by nothing.
+        with suppress(OSError):
+            while part := os.read(ours, 65536):
+                shown += part
+        os.close(ours)
+        return process.wait(900), shown
 
 
 def write_conll(path: Path, rows: list[dict[str, Any]], *, columns: int = 2) -> Path:

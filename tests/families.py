@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.conftest import BAD, GOOD, OTHER
 
@@ -168,3 +170,12 @@ def save(family: Family, folder: Path) -> Path:
     getattr(transformers, family.model)(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+QUICK = ("BERT", "GPT-2", "ModernBERT", "DeBERTa-v2/v3")
+"""Stand for all in the quick tests: each form of layers without padding, three tokenizers, both kinds of positions."""
+
+
+def slow_others(given: Iterable[Any], *, quick: Collection[str] = QUICK) -> list[Any]:
+    """Return families, or names of families, as parameters of a test that is slow for all but those of ``quick``."""
+    return [one if getattr(one, "name", one) in quick else pytest.param(one, marks=pytest.mark.slow) for one in given]

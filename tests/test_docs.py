@@ -247,6 +247,7 @@ def test_python_blocks_run(page: Path, place: Path) -> None:
     assert output.getvalue().strip()
 
 
+@pytest.mark.slow
 def test_adapter_of_the_docs_trains_and_predicts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = DOCS / "adding-a-task-type.md"
     (module,) = blocks(page, "python", "adapter")

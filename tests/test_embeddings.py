@@ -15,12 +15,11 @@ from bertkit.data.batches import TrainingBatches
 from bertkit.errors import RunError
 from bertkit.events import Checkpoint, Event, Start, Step
 from tests.conftest import save_tiny_bert
+from tests.families import slow_others
 from tests.test_loop import frozen, losses, same
 from tests.test_unpad import CLASSES, PADDING, VOCABULARY, make
 from tests.workflows.training import Listener, record, same_weights, train
 
-QUICK = ["BERT", "RoBERTa", "DistilBERT", "ALBERT", "DeBERTa-v2/v3", "ModernBERT", "GPT-2", "XLNet"]
-FAMILIES = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CLASSES]
 WORDS = 20
 """Ids from 4 on that the texts use."""
 LENGTHS = (9, 1, 14, 3, 7, 7, 2, 11, 5, 4)
@@ -112,7 +111,8 @@ def gap(one: Trained, other: Trained) -> float:
 # Equality --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", slow_others(CLASSES))
 def test_weights_are_bit_for_bit_those_of_the_plain_model(name: str) -> None:
     plain, ours = both(name, max_grad_norm=0.0, weight_decay=0.1)
     assert ours.installed == embeddings.Installed(trained=USED, all=VOCABULARY)
@@ -122,15 +122,16 @@ def test_weights_are_bit_for_bit_those_of_the_plain_model(name: str) -> None:
     assert all(map(torch.equal, plain.seen, ours.seen))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [False, True], ids=["padded", "fast"])
-@pytest.mark.parametrize("name", ["BERT", "ModernBERT", "DeBERTa-v2/v3", "GPT-2"])
+@pytest.mark.parametrize("name", slow_others(["BERT", "ModernBERT", "DeBERTa-v2/v3", "GPT-2"], quick=["BERT"]))
 def test_dropout_draws_the_same_masks(name: str, fast: bool) -> None:
     share = {"BERT": "hidden_dropout_prob", "ModernBERT": "mlp_dropout", "GPT-2": "embd_pdrop"}
     plain, ours = both(name, {share.get(name, "hidden_dropout_prob"): 0.3}, max_grad_norm=0.0, fast=fast)
     assert same(plain.weights, ours.weights)
 
 
-@pytest.mark.parametrize("name", ["BERT", "RoBERTa", "DistilBERT", "ALBERT", "GPT-2"])
+@pytest.mark.parametrize("name", slow_others(["BERT", "RoBERTa", "DistilBERT", "ALBERT", "GPT-2"], quick=["BERT"]))
 def test_clipped_training_differs_by_the_rounding_of_one_norm(name: str) -> None:
     plain, ours = both(name, max_grad_norm=0.1)
     assert gap(plain, ours) < 1e-6
@@ -206,6 +207,7 @@ def test_gradient_clipping_and_optimizer_see_the_used_rows_only() -> None:
     assert state["optimizer"]["bert.embeddings.word_embeddings.weight|exp_avg"].shape == (USED, 16)
 
 
+@pytest.mark.slow
 def test_checkpoints_and_files_have_the_names_of_the_plain_model(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -225,6 +227,7 @@ def test_start_counts_the_parameters_of_the_plain_model() -> None:
     assert counts[0] == counts[1] == sum(parameter.numel() for parameter in family("BERT").parameters())
 
 
+@pytest.mark.slow
 def test_remove_gives_the_plain_model_back() -> None:
     plain, ours = both("BERT", max_grad_norm=0.0)
     embeddings.remove(ours.model)
@@ -259,6 +262,7 @@ def resumed(first: Trained, second: Trained, stop_at: int = 13) -> list[float]:
     return losses(early) + losses(late)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False], ids=["of some rows", "of all rows"])
 @pytest.mark.parametrize("after", [True, False], ids=["some rows", "all rows"])
 def test_resumed_training_is_exact_whichever_rows_the_checkpoint_has(before: bool, after: bool) -> None:
@@ -270,6 +274,7 @@ def test_resumed_training_is_exact_whichever_rows_the_checkpoint_has(before: boo
     assert same(whole.weights, second.weights)
 
 
+@pytest.mark.slow
 def test_clipped_training_resumes_bit_for_bit() -> None:
     whole = Trained(family("BERT"), compact=True)
     expected = losses(whole.train())
@@ -376,6 +381,7 @@ def test_run_says_how_many_rows_are_trained(wide_encoder: Path, reviews_file: Pa
     assert record(tmp_path / "slow")["embeddings"] == {"reason": "train.fast is false"}
 
 
+@pytest.mark.slow
 def test_run_that_is_gone_on_with_saves_the_weights_of_the_plain_model(
     wide_encoder: Path, reviews_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from bertkit.adapters.base import Adapter
 from bertkit.config import TrainConfig
 from bertkit.task import DataSource, Task
 from tests import families
-from tests.families import FAMILIES, Family
+from tests.families import FAMILIES, Family, slow_others
 
 MAPPINGS = {
     "token-tagging": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
@@ -101,14 +101,15 @@ def describe(family: Family, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", slow_others(FAMILIES), ids=lambda family: family.name)
 def test_family_is_as_the_table_says(family: Family, tmp_path: Path) -> None:
     table = {row["family"]: row for row in json.loads(GOLDEN.read_text())}
     assert describe(family, tmp_path) == table[family.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [SINGLES, PAIRS], ids=["singles", "pairs"])
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", slow_others(FAMILIES), ids=lambda family: family.name)
 def test_family_learns_saves_and_opens_in_plain_transformers(
     family: Family, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -147,7 +148,12 @@ def plain(folder: Path, rows: list[dict[str, Any]]) -> torch.Tensor:
 
 
 @pytest.fixture(
-    params=[(kind, family) for kind in MAPPINGS for family in FAMILIES], ids=lambda p: f"{p[0]}-{p[1].name}"
+    params=[
+        pytest.param((kind, family), marks=[] if family.name in families.QUICK else pytest.mark.slow)
+        for kind in MAPPINGS
+        for family in FAMILIES
+    ],
+    ids=lambda given: f"{given[0]}-{given[1].name}",
 )
 def other(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Family, Adapter, encoder.Encoder]:
     """Return a family's tiny model with a head for words or spans, and the adapter; skip what transformers lacks."""

@@ -19,9 +19,11 @@ from tests.conftest import reviews, save_tiny_bert
 from tests.test_unpad import FAST, inputs, loss_of, make
 from tests.workflows.training import Listener, lines, record, train, weights
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-CASES = [(name, "cpu") for name in ("BERT", "ModernBERT", "GPT-2", "MPNet")] + [
-    pytest.param(name, "cuda", marks=pytest.mark.gpu) for name in FAST
+DEVICES = [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)]
+CASES = [
+    ("BERT", "cpu"),
+    *(pytest.param(name, "cpu", marks=pytest.mark.slow) for name in ("ModernBERT", "GPT-2", "MPNet")),
+    *(pytest.param(name, "cuda", marks=pytest.mark.gpu) for name in FAST),
 ]
 """On the CPU these families stand for all, which ``tests/test_unpad.py`` tries there."""
 GAPS = {torch.float32: 1e-4, torch.bfloat16: 0.03}

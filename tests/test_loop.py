@@ -115,6 +115,7 @@ def frozen(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_split_into_micro_batches_does_not_change_the_losses(tiny_encoder: Path) -> None:
     whole = losses(Setup(tiny_encoder, dropout=False, epochs=4).train())
     parts = losses(Setup(tiny_encoder, dropout=False, epochs=4, micro_batch_tokens=16).train())
@@ -122,6 +123,7 @@ def test_split_into_micro_batches_does_not_change_the_losses(tiny_encoder: Path)
     assert parts == pytest.approx(whole, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_weighted_loss_is_normalised_over_the_whole_effective_batch(tiny_encoder: Path) -> None:
     settings = {"dropout": False, "class_weights": "balanced", "rows": 41, "epochs": 3}
     whole = losses(Setup(tiny_encoder, **settings).train())
@@ -192,7 +194,9 @@ def plainly(events: Sequence[Event]) -> list[Event]:
     return [replace(event, state={}) if isinstance(event, Checkpoint) else event for event in plain]
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 4, 5, 6, 9])
+@pytest.mark.parametrize(
+    "stop_at", [pytest.param(at, marks=[] if at in (4, 5) else pytest.mark.slow) for at in (1, 3, 4, 5, 6, 9)]
+)
 def test_resumed_training_yields_the_events_of_an_uninterrupted_one(tiny_encoder: Path, stop_at: int) -> None:
     def make() -> Setup:
         return Setup(tiny_encoder, epochs=2, eval_steps=3, save_steps=2, micro_batch_tokens=32)

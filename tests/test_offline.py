@@ -63,6 +63,7 @@ def asked(here: Path) -> str:
     return file.read_text() if file.exists() else ""
 
 
+@pytest.mark.slow
 def test_refusal_of_sockets_works(here: Path) -> None:
     """Were sockets not refused, the tests below would show nothing."""
     done = run(here, "doctor")

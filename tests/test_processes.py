@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 
 import pytest
 
@@ -176,3 +178,97 @@ def test_process_that_is_gone_is_known_at_once() -> None:
     assert isinstance(one, processes.LostError)
     with pytest.raises(RunError, match="another process of the 2 is gone, so none can go on"):
         raise one
+
+
+def counted_restarts() -> bool:
+    # Each machine's launcher counts its own restarts.
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = os.environ["RANK"]
+    del os.environ[processes.LAUNCHED]
+    processes.join("cpu")
+    if processes.rank() == 1:
+        processes.claim()
+    processes.barrier()
+    return processes.told()
+
+
+def test_fault_is_heard_on_machines_that_were_restarted_less_often() -> None:
+    assert together(2, counted_restarts) == [True, True]
+
+
+def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes._Joined, "hosts", ("node1", "node2"))
+    processes.require_alike([{"torch": "2.13.0"}] * 2)
+    with pytest.raises(
+        ConfigError, match=r"rank 1 on node2 has torch 2.12.0, and the main process on node1 has 2.13.0\. Install"
+    ):
+        processes.require_alike([{"torch": "2.13.0"}, {"torch": "2.12.0"}])
+
+
+def listen_fast(folder: Path) -> None:
+    """Look often, as one process a machine, and write down what is told of the others."""
+    processes.HEARTBEAT, processes.SILENCE, processes.GRACE = 0.1, 20, 0.5
+    del os.environ[processes.LAUNCHED]
+
+    def tell(error: BaseException) -> None:
+        claimed = processes.claim_lost()
+        (folder / f"told-{processes.rank()}").write_text(f"{claimed}: {error}{processes.gone()}")
+
+    processes.on_silence(tell)
+
+
+def wait_for(file: Path) -> None:
+    end = time.monotonic() + 300
+    while not file.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(1)
+    os._exit(0)
+
+
+def beside_a_silent_machine(folder: Path) -> None:
+    listen_fast(folder)
+    if os.environ["RANK"] == "1":
+
+        def mute(left: object, look: processes._Look) -> None:
+            while not look.over:
+                look.unanswered = 0
+                time.sleep(0.01)
+
+        processes._ask = mute  # type: ignore[assignment]
+    processes.join("cpu")
+    if processes.rank() == 1:
+        wait_for(folder / "told-0")
+    processes.leave_note("run", "runs/x")
+    processes.barrier()
+
+
+def test_machine_without_a_sign_of_life_is_named(tmp_path: Path) -> None:
+    import socket
+
+    found = together(2, beside_a_silent_machine, tmp_path, variables={"LOCAL_WORLD_SIZE": "1"})
+    assert isinstance(found[0], ChildProcessError)
+    said = (tmp_path / "told-0").read_text()
+    assert said == (
+        "True: another process of the 2 is gone, so none can go on (it gives no answer). No sign of life from "
+        f"rank 1 on {socket.gethostname()}. 'bertkit finetune --resume runs/x' goes on from its last checkpoint."
+    )
+
+
+def beside_a_store_without_answer(folder: Path) -> None:
+    listen_fast(folder)
+    if os.environ["RANK"] == "1":
+        processes._ask = lambda left, look: time.sleep(60)  # type: ignore[assignment]
+    else:
+        processes.SILENCE = 10_000
+    processes.join("cpu")
+    if processes.rank() == 0:
+        wait_for(folder / "told-1")
+    processes.barrier()
+
+
+def test_main_process_that_gives_no_answer_is_named(tmp_path: Path) -> None:
+    import socket
+
+    found = together(2, beside_a_store_without_answer, tmp_path, variables={"LOCAL_WORLD_SIZE": "1"})
+    assert isinstance(found[1], ChildProcessError)
+    said = (tmp_path / "told-1").read_text()
+    assert said.endswith(f"so none can go on (it gives no answer). No answer from rank 0 on {socket.gethostname()}.")

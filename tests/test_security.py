@@ -30,7 +30,7 @@ from bertkit.data import hub
 from bertkit.errors import BertkitError, ModelError, RunError, TaskError
 from bertkit.events import Checkpoint
 from bertkit.run import PARTS, Run
-from tests.conftest import LEARNING, reviews, write_jsonl
+from tests.conftest import LEARNING, reviews, run_on_terminal, write_jsonl
 
 SOURCES = sorted(Path(bertkit.__file__).parent.rglob("*.py"))
 ROOT = Path(bertkit.__file__).parents[1]
@@ -411,29 +411,14 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def on_terminal(folder: Path, *arguments: str) -> str:
     """Run a command whose stdout and stderr are a terminal; return all that it wrote there."""
-    pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
-    environment = os.environ | {"COLUMNS": "200", "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "bertkit", *arguments]
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs, stderr=theirs, stdin=theirs):
-        os.close(theirs)
-        shown = b""
-        while True:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:
-                break
-            if not part:
-                break
-            shown += part
-    os.close(ours)
+    _, shown = run_on_terminal([sys.executable, "-m", "bertkit", *arguments], folder)
     # The terminal's own line ends are no data.
     return shown.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
 
 
 TRAINED_AGAIN = ["finetune", "evil.jsonl", "--encoder", "encoder", "--out", "again", "--set", "train.max_steps=2"]
 COMMANDS = [
-    pytest.param(["predict", "evil.jsonl", "--threads", "1"], id="predict"),
+    pytest.param(["predict", "evil.jsonl", "--threads", "1"], id="predict", marks=pytest.mark.slow),
     pytest.param(["runs", "show"], id="show", marks=pytest.mark.slow),
     pytest.param(["runs", "ls"], id="ls", marks=pytest.mark.slow),
     pytest.param(["check", "evil.jsonl", "--encoder", "encoder"], id="check"),
@@ -445,6 +430,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_data_does_nothing_to_a_terminal(evil: Path, arguments: list[str]) -> None:
     shown = on_terminal(evil, *arguments)
@@ -456,7 +442,13 @@ def test_data_does_nothing_to_a_terminal(evil: Path, arguments: list[str]) -> No
     assert not found, shown[max(0, found.start() - 80) : found.end() + 40].encode("unicode_escape") if found else ""
 
 
-@pytest.mark.parametrize("arguments", [["predict", "evil.jsonl", "--threads", "1"], ["runs", "show", "--json"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["predict", "evil.jsonl", "--threads", "1"], id="predict", marks=pytest.mark.slow),
+        pytest.param(["runs", "show", "--json"], id="show"),
+    ],
+)
 def test_json_holds_the_data_as_it_is(evil: Path, arguments: list[str]) -> None:
     done = run_command(evil, *arguments)
     assert done.returncode == 0, done.stderr

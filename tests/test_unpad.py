@@ -16,7 +16,7 @@ import transformers
 from bertkit import encoder, kernels, unpad
 from bertkit.adapters.base import Adapter
 from tests import families
-from tests.families import BYTES_LIMIT, FAMILIES, SIZES, Family
+from tests.families import BYTES_LIMIT, FAMILIES, SIZES, Family, slow_others
 from tests.test_families import PAIRS, ROWS, SINGLES, adapter_for, has_head, load, with_head
 
 VOCABULARY = 60
@@ -124,7 +124,7 @@ def assert_same_as_padded(model: Any, batch: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", slow_others(FAST))
 def test_loss_and_gradients_are_the_padded_models(name: str, head: str) -> None:
     assert_same_as_padded(make(name, head), inputs())
 
@@ -138,7 +138,7 @@ def test_any_shape_of_batch_is_the_padded_models(name: str, lengths: tuple[int, 
 
 
 @pytest.mark.parametrize("head", ["ForSequenceClassification", "ForTokenClassification"])
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", slow_others(FAST))
 def test_padding_on_the_left_is_the_padded_models(name: str, head: str) -> None:
     batch = inputs(left=True)
     if head == "ForSequenceClassification" and name != "GPT-2":
@@ -172,6 +172,7 @@ def test_padding_gives_zeros() -> None:
     assert not model(**batch)[0][~batch["attention_mask"].bool()].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["BERT", "ModernBERT", "DeBERTa-v2/v3"])
 def test_fifty_steps_end_at_the_padded_models_weights(name: str) -> None:
     ends = []
@@ -231,7 +232,7 @@ def test_layers_hand_16_bits_on_in_training_and_float32_comes_out() -> None:
     assert seen == [torch.bfloat16, torch.float32, torch.float32]
 
 
-@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form in unpad.PACKED])
+@pytest.mark.parametrize("name", slow_others(name for name, form in FORMS.items() if form in unpad.PACKED))
 def test_rounded_weights_give_what_autocast_gives(name: str) -> None:
     model, batch = make(name, "ForTokenClassification"), inputs()
     unpad.install(model)
@@ -274,20 +275,21 @@ def assert_adapter_is_the_same(adapter: Adapter, loaded: encoder.Encoder, rows: 
 
 
 @pytest.mark.parametrize("rows", [SINGLES, PAIRS], ids=["singles", "pairs"])
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f.name in FAST], ids=lambda family: family.name)
+@pytest.mark.parametrize("family", slow_others(f for f in FAMILIES if f.name in FAST), ids=lambda family: family.name)
 def test_classification_adapter_is_the_same(family: Family, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     adapter = adapter_for()
     assert_adapter_is_the_same(adapter, load(families.save(family, tmp_path), adapter), rows)
 
 
 @pytest.mark.parametrize("kind", ROWS)
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f.name in FAST], ids=lambda family: family.name)
+@pytest.mark.parametrize("family", slow_others(f for f in FAMILIES if f.name in FAST), ids=lambda family: family.name)
 def test_other_adapters_are_the_same(family: Family, kind: str, tmp_path: Path) -> None:
     if not has_head(family, kind):
         pytest.skip(f"transformers has no head of {family.name} for {kind}")
     assert_adapter_is_the_same(*with_head(kind, families.save(family, tmp_path)), ROWS[kind])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sequence-classification", *ROWS])
 def test_minilm_is_the_same(kind: str) -> None:
     folder = encoder.find("minilm").folder
@@ -298,7 +300,7 @@ def test_minilm_is_the_same(kind: str) -> None:
 # The fast path is the fast path ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", slow_others(CLASSES))
 def test_every_family_takes_the_form_that_the_table_says(name: str) -> None:
     installed = unpad.install(make(name))
     assert installed.form == FORMS[name], installed.reason
@@ -317,7 +319,7 @@ def rows_seen(model: Any, batch: dict[str, torch.Tensor]) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", slow_others(FAST))
 def test_linear_layers_see_the_tokens_and_no_padding(name: str) -> None:
     model, batch = make(name), inputs()
     cells, tokens = batch["input_ids"].numel(), unpad.packing(batch["attention_mask"]).num_tokens  # type: ignore[union-attr]

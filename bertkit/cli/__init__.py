@@ -38,7 +38,7 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-SEVERAL = ("finetune", "pretrain", "eval", "distill")
+SEVERAL = ("finetune", "pretrain", "eval", "predict", "distill")
 """Commands that several processes can share."""
 
 

@@ -23,6 +23,11 @@ ECHO = 3.0
 SAID = "stopping after this step; once more stops at once"
 
 
+def exit_code(number: int) -> int:
+    """Return the shell's exit code for a signal: 130 for Ctrl-C, 143 for SIGTERM and what stands for it."""
+    return 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+
 class Interrupt:
     """Whether a signal came, and which."""
 
@@ -36,8 +41,8 @@ class Interrupt:
 
     @property
     def exit_code(self) -> int:
-        """Return the shell's exit code for the signal: 130 for Ctrl-C, 143 for SIGTERM and what stands for it."""
-        return 128 + (signal.SIGINT if self.number == signal.SIGINT else signal.SIGTERM)
+        """Return the shell's exit code for the signal that came."""
+        return exit_code(self.number)
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """Note a first signal; from then on each has its usual effect, even where Python code cannot run.

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -73,9 +73,9 @@ def run(number: int, *, threads: int = 0) -> int:
     )
     pids = context.pids()
     try:
-        with _signals_to(pids):
+        with _signals_to(pids) as came:
             found = _ended(pids)
-        code = _code(found, pids, processes.prefixed(store)) if found else 0
+        code = _code(found, pids, processes.prefixed(store), came) if found else 0
     finally:
         context.close(death_sig=signal.SIGKILL)
     return code
@@ -106,8 +106,12 @@ def _cores() -> int:
 
 
 @contextmanager
-def _signals_to(pids: Mapping[int, int]) -> Iterator[None]:
-    """Pass a first signal on to all processes, which finish the step and save; a second one ends them at once."""
+def _signals_to(pids: Mapping[int, int]) -> Iterator[list[int]]:
+    """Pass a first signal on to all processes, which finish the step and save; a second one ends them at once.
+
+    Yields:
+        The signals that came.
+    """
     came: list[int] = []
 
     def take(number: int, frame: Any) -> None:
@@ -116,14 +120,14 @@ def _signals_to(pids: Mapping[int, int]) -> Iterator[None]:
             with suppress(ProcessLookupError):
                 os.killpg(pid, number if len(came) == 1 else signal.SIGKILL)
         if len(came) > 1:
-            os._exit(128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM))
+            os._exit(interrupt.exit_code(number))
 
     old = {number: signal.signal(number, take) for number in interrupt.NUMBERS}
     for number in (signal.SIGHUP, signal.SIGQUIT):
         # torch's launcher has its own for these, which wait for half a minute.
         signal.signal(number, signal.SIG_DFL)
     try:
-        yield
+        yield came
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -144,7 +148,7 @@ def _end(pid: int) -> Any:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
-def _code(found: tuple[int, Any], pids: Mapping[int, int], store: Any) -> int:
+def _code(found: tuple[int, Any], pids: Mapping[int, int], store: Any, came: Sequence[int]) -> int:
     """Give the others a moment, say what no process could say itself, and return the exit code."""
     rank, end = found
     deadline = time.monotonic() + GRACE
@@ -152,6 +156,9 @@ def _code(found: tuple[int, Any], pids: Mapping[int, int], store: Any) -> int:
         time.sleep(PERIOD)
     if end.si_code == os.CLD_EXITED:
         return int(end.si_status)
+    if end.si_status in came:
+        # What does not train has nothing to save, and ends by the signal that was passed on.
+        return interrupt.exit_code(end.si_status)
     if not store.check(["faults"]):
         name = signal.Signals(end.si_status).name
         memory = " (the system does that where memory runs out)" if name == "SIGKILL" else ""

@@ -1,17 +1,24 @@
 """``bertkit predict``."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 from bertkit import config
-from bertkit.cli import console, options
-from bertkit.errors import DataError
+from bertkit import processes as ranks
+from bertkit.cli import console, launch, options
+from bertkit.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from bertkit.workflows.predict import Predictions
+    from bertkit.workflows.shards import Shard
 
 
 def command(
+    context: typer.Context,
     source: Annotated[
         str | None,
         typer.Argument(metavar="INPUT", help="JSONL, CSV, TSV, Parquet, CoNLL, SQuAD; - is stdin."),
@@ -34,6 +41,10 @@ def command(
         str,
         typer.Option("--format", metavar="NAME", help="conll (tagging) or squad (span QA).  [default: JSON Lines]"),
     ] = "",
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="K/N", help="Write the K-th of N parts of --out, counted from 1.")
+    ] = "",
+    merge: Annotated[bool, typer.Option("--merge", help="Put the parts of --out together; predicts nothing.")] = False,
     submission: Annotated[
         Path | None,
         typer.Option("--submission", metavar="ZIP", help="With INPUT glue and --run SUITE: GLUE's leaderboard files."),
@@ -53,25 +64,32 @@ def command(
     precision: options.Precision = "auto",
     threads: options.Threads = 0,
     backend: options.Backend = "torch",
+    processes: options.Processes = "1",
 ) -> None:
     """Write each row of INPUT as a line of JSON, with a prediction added; the newest finished run by default."""
+    if merge:
+        _merge(context, source, out, format_, json=json)
+        return
     if (source is None) == (text is None):
         raise typer.BadParameter("give an INPUT file (- for standard input) or --text TEXT, one of the two.")
     if json and out is None and submission is None:
         raise typer.BadParameter(
             "--json counts what --out FILE holds; without --out the rows themselves are on stdout."
         )
+    part = _shard(shard, out, text) if shard else None
     if submission is not None:
         alone: dict[str, Any] = {"--out": out, "--text": text, "--format": format_, "--task": task, "--labels": labels}
-        alone["--on-error"] = on_error != "stop"
+        alone |= {"--on-error": on_error != "stop", "--shard": shard, "--processes": processes != "1"}
         _refuse_beside_submission(source, run, [name for name, value in alone.items() if value])
     elif data is not None:
         raise typer.BadParameter("--data goes with --submission; the rows to predict are INPUT.")
     given: dict[str, Any] = {"runs": runs, "settings": options.settings(set_), "device": device, "threads": threads}
     given |= {"precision": precision, "backend": backend, "offline": offline}
     if submission is not None:
+        ranks.refuse("--submission", "Start it without a launcher.")
         _submission(str(run), submission, given | {"data": data}, json=json)
         return
+    launch.spread(processes, device=device, threads=threads)
     from bertkit.workflows.partial import rejects_of
     from bertkit.workflows.predict import predict_file
 
@@ -83,14 +101,19 @@ def command(
             text=text,
             format=format_,
             on_error=on_error,
+            shard=part,
             run=run,
             task=task or None,
             labels=options.names(labels),
             listen=listen,
             **given,
         )
-        for line in lines:
-            console.emit_row(line)
+        with closing(lines):
+            for line in lines:
+                console.emit_row(line)
+    if part is not None and out is not None:
+        _tell_part(lines, part, out, json=json)
+        return
     beside = rejects_of(out) if out is not None and lines.num_rejected else None
     if json:
         told = {"rejects": str(beside) if beside else None} if on_error == "skip" else {}
@@ -98,6 +121,64 @@ def command(
     elif out is not None or on_error == "skip":
         skipped = f"; {lines.num_rejected} skipped{f', in {beside}' if beside else ''}" if on_error == "skip" else ""
         console.say(f"{out or 'stdout'}: {lines.num_rows} rows{skipped}")
+
+
+def _shard(text: str, out: Path | None, one: str | None) -> "Shard":
+    """Return which part of the output is to be written."""
+    from bertkit.workflows.shards import parse
+
+    try:
+        found = parse(text)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
+    if one is not None:
+        raise typer.BadParameter("--shard divides an INPUT, and --text is one row.")
+    if out is None:
+        raise typer.BadParameter(f"--shard {text} writes a part of an output: name it with --out FILE.")
+    return found
+
+
+def _tell_part(lines: "Predictions", part: "Shard", out: Path, *, json: bool) -> None:
+    """Say what a part of the output holds."""
+    from bertkit.workflows.shards import folder_of
+
+    folder = folder_of(out, part)
+    if json:
+        console.emit_json({**lines.to_json(), "out": str(out), "shard": str(part), "part": str(folder)})
+        return
+    skipped = f"; {lines.num_rejected} skipped" if lines.skip else ""
+    console.say(f"{folder}: {lines.num_rows} rows{skipped}")
+    if part.of > 1:
+        console.say(f"with all {part.of} parts beside it, 'bertkit predict --merge --out {out}' puts them together")
+
+
+MERGING = ("merge", "source", "out", "format_", "json")
+"""Parameters that go with --merge."""
+
+
+def _merge(context: typer.Context, source: str | None, out: Path | None, kind: str, *, json: bool) -> None:
+    """Put the parts of an output together."""
+    ranks.refuse("--merge", "Start it without a launcher.")
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name))
+        if parameter.name not in MERGING and given is not None and given.name == "COMMANDLINE":
+            raise typer.BadParameter(f"{parameter.opts[0]} does not go with --merge: the parts say how they were made.")
+    if out is None:
+        raise typer.BadParameter("--merge wants the output whose parts it puts together: --out FILE.")
+    if source == "-":
+        raise typer.BadParameter("with --merge, INPUT is a file to hold the parts against, and - is none.")
+    from bertkit.workflows.merge import merge
+    from bertkit.workflows.partial import rejects_of
+
+    with console.listening() as listen:
+        found = merge(out, source=Path(source) if source else None, format=kind, listen=listen)
+    beside = rejects_of(out) if found.num_rejected else None
+    if json:
+        told = {"rejects": str(beside) if beside else None} if found.skip else {}
+        console.emit_json({**found.to_json(), "out": str(out), **told})
+        return
+    skipped = f"; {found.num_rejected} skipped{f', in {beside}' if beside else ''}" if found.skip else ""
+    console.say(f"{out}: {found.num_rows} rows of {found.num_shards} parts{skipped}")
 
 
 def stdin_of(source: str | None) -> BinaryIO | None:

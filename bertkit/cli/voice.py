@@ -9,9 +9,13 @@ from bertkit import processes
 from bertkit.cli import console
 from bertkit.errors import BertkitError, one_line
 
+KEPT = "BERTKIT_STDERR"
+"""Where the descriptor of stderr is kept."""
+
 
 def hush() -> None:
     """Let this process write nothing where it is not the main one of several; :func:`tell` still speaks."""
+    processes.on_silence(tell)
     if processes.world().rank == 0:
         return
     # C++ code of torch writes to the descriptors themselves; of stderr a copy is kept for faults.
@@ -20,10 +24,6 @@ def hush() -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.environ[KEPT] = str(kept)
-
-
-KEPT = "BERTKIT_STDERR"
-"""Where the descriptor of stderr is kept."""
 
 
 def tell(error: BaseException) -> None:
@@ -40,7 +40,8 @@ def tell(error: BaseException) -> None:
     rank = getattr(error, "rank", None)
     if KEPT in os.environ:
         os.dup2(int(os.environ[KEPT]), 2)
-    _say(error, f"rank {found.rank if rank is None else rank} of {found.size}: ")
+    where = f"rank {found.rank if rank is None else rank} of {found.size}: "
+    _say(processes.LostError(f"{error}{processes.gone()}") if isinstance(error, processes.LostError) else error, where)
 
 
 def _say(error: BaseException, where: str) -> None:

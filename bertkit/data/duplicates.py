@@ -172,12 +172,16 @@ def _likes(
 
 def unsearched(splits: Mapping[str, Sequence[Row]]) -> int:
     """Return how many different texts are beyond MOST_TEXTS, of the role that has most: they were not compared."""
+    # Rows that are this few need no second look at their texts.
+    if sum(map(len, splits.values())) <= MOST_TEXTS:
+        return 0
     roles: dict[int, set[str]] = defaultdict(set)
     for rows in splits.values():
         for row in rows:
             for role, text in enumerate(row.texts):
                 roles[role].add(similar.normal(text))
-    return max(0, *(len(texts - {""}) - MOST_TEXTS for texts in roles.values()), 0)
+    most = max((len(texts - {""}) for texts in roles.values()), default=0)
+    return max(0, most - MOST_TEXTS)
 
 
 def _alike_texts(texts: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -60,9 +60,9 @@ class Distilling(Training):
         name = f"{Path(encoder.public_name(before)).name}-layers-{'-'.join(map(str, self.kept))}"
         return Source(name=name, folder=found.source.folder, revision=found.source.revision)
 
-    def _prepare(self) -> tuple[Prepared, Source]:
+    def check(self) -> tuple[Prepared, Source]:
         """Find data and student, and the teacher; check that it has learned the same task."""
-        prepared, source = super()._prepare()
+        prepared, source = super().check()
         self._refuse_recipe(prepared)
         self.saved = fitted(teacher_of(self.request.teacher, prepared.task, offline=self.request.offline), prepared)
         self._refuse_own_heads(prepared)
@@ -98,10 +98,10 @@ class Distilling(Training):
                 "has one of bertkit's (train.head, train.layers). Set both to 0."
             )
 
-    def _record(self, prepared: Prepared, source: Source) -> dict[str, Any]:
+    def facts(self, prepared: Prepared, source: Source) -> dict[str, Any]:
         """Return what ``run.json`` knows before training, the teacher with it."""
         assert self.saved is not None
-        record = super()._record(prepared, source)
+        record = super().facts(prepared, source)
         record["config"] = record["config"] | {"distill": config.describe(self.config)}
         run, folder = self.saved.run, self.saved.source.folder
         teacher = {

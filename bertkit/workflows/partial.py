@@ -11,6 +11,9 @@ Lines are written and synced first, and the state is replaced after them. What s
 cut off, and the input is read on from there: no row is lost and none comes twice. The rows of the input before that
 place are read again and must have the same hash; those behind it may have changed, so that a bad row can be mended.
 The output takes its place by a rename, once it is whole.
+
+A part of an output (:mod:`bertkit.workflows.shards`) is such a folder as well, and stays one: its state says at the end
+that it is complete.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,14 @@ class Done:
     rows: str = NOTHING
     rejects_size: int = 0
     rejects: str = NOTHING
+    num_chunks: int = 0
+    """Chunks that the rows were read in."""
+    complete: bool = False
+    """Whether it is a part of an output (:mod:`bertkit.workflows.shards`) with nothing left to do."""
+
+    def is_sound(self) -> bool:
+        """Say whether each field is of its kind, which of what was read from a file is not sure."""
+        return all(type(value) is type(getattr(Done, name)) for name, value in asdict(self).items())
 
 
 class _Growing:
@@ -96,9 +107,9 @@ class _Growing:
 class Partial:
     """The folder ``<out>.part``, locked; made by :func:`opened`."""
 
-    def __init__(self, out: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, about: Mapping[str, Any], folder: Path) -> None:
         self.out = out
-        self.folder = folder_of(out)
+        self.folder = folder
         self.about = about
         self.begun = self.saved = self.done = self._found()
         """How far it was before this process; how far the state says that it is; how far it is."""
@@ -132,11 +143,11 @@ class Partial:
             about, done = dict(state["about"]), Done(**state["done"])
         except (OSError, ValueError, LookupError, TypeError):
             return Done()
-        if any(type(value) is not type(getattr(Done, name)) for name, value in asdict(done).items()):
+        if not done.is_sound():
             return Done()
         for key, value in self.about.items():
             if about.get(key) != value and key != "name":
-                was, now = _shown(key, about), _shown(key, self.about)
+                was, now = shown(key, about), shown(key, self.about)
                 raise self.refused(f"holds rows predicted with {was}, and this command has {now}")
         return done
 
@@ -161,24 +172,31 @@ class Partial:
         """
         before = self.begun.num_read
         for row in rows:
-            self._digest.update(_fingerprint(row))
+            self._digest.update(fingerprint(row))
             self._num_read += 1
             if self._num_read == before and self._digest.hexdigest() != self.begun.read:
                 raise self.refused(f"holds the predictions of other rows than the {before} up to {row.place}")
             if self._num_read > before:
+                if self.begun.complete:
+                    raise self.refused(f"is complete with {before} rows, and the input has more")
                 yield row
         if self._num_read < before:
             raise self.refused(f"is of {before} rows, and the input has {self._num_read}")
 
-    def keep(self, rows: Sequence[str], rejects: Sequence[str], *, num_truncated: int) -> None:
+    def took(self, number: int) -> None:
+        """Count rows that were read by others, whose hash they know."""
+        self._num_read += number
+
+    def keep(self, rows: Sequence[str], rejects: Sequence[str], *, num_truncated: int, head: str = "") -> None:
         """Write a chunk: all that came of the rows that were read since the last one.
 
         Args:
             rows: lines of rows with their predictions.
             rejects: lines of rejected rows.
             num_truncated: how many of ``rows`` the model did not see whole.
+            head: a line to stand before ``rows``, not counted as one of them.
         """
-        self._rows.write(rows)
+        self._rows.write([head, *rows] if head else rows)
         self._rejects.write(rejects)
         self.done = Done(
             num_read=self._num_read,
@@ -190,6 +208,7 @@ class Partial:
             rows=self._rows.digest.hexdigest(),
             rejects_size=self._rejects.size,
             rejects=self._rejects.digest.hexdigest(),
+            num_chunks=self.done.num_chunks + 1,
         )
         if time.monotonic() - self._saved_at >= SECONDS:
             self.save()
@@ -202,6 +221,14 @@ class Partial:
         self._rejects.sync()
         write_json(self.folder / STATE, {"about": self.about, "done": asdict(self.done)})
         self.saved, self._saved_at = self.done, time.monotonic()
+
+    def complete(self, lines: Iterable[str]) -> None:
+        """Take all lines, each chunk kept when the first of its lines is taken, and say that nothing is missing."""
+        for _ in lines:
+            pass
+        self.done = replace(self.done, complete=True)
+        self.save()
+        self.close()
 
     def finish(self, lines: Iterable[str], *, formatted: bool) -> None:
         """Move the output, whole, to its place; the rejects before it.
@@ -257,7 +284,7 @@ class Partial:
             self.save()
         self.close()
         number = self.saved.num_rows
-        if not self.saved.num_read:
+        if not self.saved.num_read and not self.saved.complete:
             self._remove()
             return ""
         return f"{number:,} {'row is' if number == 1 else 'rows are'} kept in {self.folder}"
@@ -280,29 +307,30 @@ def rejects_of(out: Path) -> Path:
 
 
 @contextmanager
-def opened(out: Path, about: Mapping[str, Any], listen: Listener) -> Iterator[Partial]:
+def opened(out: Path, about: Mapping[str, Any], listen: Listener, *, folder: Path | None = None) -> Iterator[Partial]:
     """Open what is unfinished of an output, or begin it; what is not finished in the block stays for the next time.
 
     Args:
         out: the output.
         about: what decides over predictions; what an earlier process wrote must have been made with the same.
         listen: is told how far that process came, and, at an interrupt, that the rest can follow.
+        folder: where it is kept, if not in ``<out>.part``.
 
     Raises:
         RunError: if another process writes it, it was begun with something else, or the disk refuses.
     """
-    folder = folder_of(out)
+    folder = folder or folder_of(out)
     with ExitStack() as stack:
         with disk_errors(out):
             folder.mkdir(exist_ok=True)
             if not stack.enter_context(locks.alone(folder / LOCK)):
                 raise RunError(f"{out} is being written by another process. Wait for it, or name another --out.")
-            partial = Partial(out, about)
+            partial = Partial(out, about, folder)
         try:
             with disk_errors(out):
                 if not partial.go_back():
                     listen(Note(message=f"{folder} is damaged: starting anew", level="warning"))
-                elif partial.begun.num_read:
+                elif partial.begun.num_read and not partial.begun.complete:
                     listen(Note(message=f"{folder}: going on behind row {partial.begun.num_read:,}"))
                 yield partial
         except BaseException as error:
@@ -314,13 +342,13 @@ def opened(out: Path, about: Mapping[str, Any], listen: Listener) -> Iterator[Pa
             raise
 
 
-def _fingerprint(row: Row | BadRow) -> bytes:
+def fingerprint(row: Row | BadRow) -> bytes:
     """Return a row of the input, and where it stands, for the hash."""
     what = row.reason if isinstance(row, BadRow) else json_line(row.example)
     return f"{row.place}\0{what}\n".encode("utf-8", "backslashreplace")
 
 
-def _shown(key: str, about: Mapping[str, Any]) -> str:
+def shown(key: str, about: Mapping[str, Any]) -> str:
     """Return one fact for a message; of the model, its name and the beginning of its hash."""
     value = about.get(key)
     if key == "model":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, get_args
 
-from bertkit import __version__, backends, config, encoder, infer
-from bertkit.adapters.base import Example, ExampleError, Prediction
+from bertkit import __version__, backends, config, encoder, infer, processes
+from bertkit.adapters.base import Adapter, Example, ExampleError, Prediction
 from bertkit.backends import OpenVino
 from bertkit.config import Backend, DeviceConfig, OnError
 from bertkit.data import files, sources
@@ -19,11 +19,12 @@ from bertkit.errors import ConfigError, DataError, RunError, did_you_mean, joine
 from bertkit.events import Listener, Note, Phase, Progress, ignore
 from bertkit.run import json_line
 from bertkit.task import Task
-from bertkit.workflows import partial, rejects, saved
+from bertkit.workflows import partial, rejects, saved, shards
 from bertkit.workflows.partial import Done, Partial
 from bertkit.workflows.preparation import Settings, tables, task_of
 from bertkit.workflows.rejects import Rejected
 from bertkit.workflows.saved import Opened, Saved
+from bertkit.workflows.shards import Head, Shard
 
 JSON_LINES = "jsonl"
 
@@ -34,6 +35,21 @@ class Chunk(NamedTuple):
     pairs: list[tuple[Example, Prediction]]
     rejected: list[Rejected]
 
+    @property
+    def num_truncated(self) -> int:
+        """Rows whose text the model did not see whole."""
+        return sum(bool(prediction.get("truncated", False)) for _, prediction in self.pairs)
+
+    def head(self, before: Done) -> str:
+        """Return what stands before its rows in a part of an output, behind so much of the input."""
+        return Head(
+            chunk=before.num_chunks,
+            num_before=before.num_read,
+            num_rows=len(self.pairs),
+            num_rejected=len(self.rejected),
+            num_truncated=self.num_truncated,
+        ).line()
+
 
 class Predictor:
     """A loaded model that predicts rows; made by :func:`load`."""
@@ -42,6 +58,7 @@ class Predictor:
         self.model = model
         self.opened = opened
         self.room = infer.Room(model.eval.batch_tokens, listen)
+        self.team = infer.Team(model.adapter, opened.model, opened.accelerator, self.room)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -70,18 +87,24 @@ class Predictor:
         for chunk in self.chunks(read):
             yield from chunk.pairs
 
-    def chunks(self, rows: Iterable[Row | BadRow], *, skip: bool = False) -> Iterator[Chunk]:
+    def chunks(
+        self, rows: Iterable[Row | BadRow], *, skip: bool = False, shard: Shard | None = None, first: int = 0
+    ) -> Iterator[Chunk]:
         """Yield what comes of the rows, a chunk at a time; no row is read before the one in front of it is done.
 
         Args:
             rows: good and bad ones.
             skip: give rows that cannot be predicted with the reason; else the first one ends it.
+            shard: whose chunks are predicted; the others come empty.
+            first: the number of the first chunk.
 
         Raises:
             DataError: at the first row that cannot be predicted, without ``skip``.
         """
-        for part in infer.parts(self._checked(rows, skip=skip), self.model.predict.chunk, _characters):
-            yield self._chunk(part, skip=skip)
+        parts = infer.parts(self._checked(rows, skip=skip), self.model.predict.chunk, _characters)
+        for number, part in zip(count(first), parts, strict=False):
+            mine = shard is None or shard.has(number)
+            yield self._chunk(part, skip=skip) if mine else Chunk([], [])
 
     def _chunk(self, part: Sequence[Row | Rejected], *, skip: bool) -> Chunk:
         good = [row for row in part if isinstance(row, Row)]
@@ -103,14 +126,19 @@ class Predictor:
             ModelError: if torch and the backend disagree.
         """
         adapter, ours, loaded = self.model.adapter, self.opened.model, self.opened.loaded
-        about: dict[str, Any] = {"accelerator": self.opened.accelerator, "batch_tokens": self.room}
-        if examples and isinstance(ours, OpenVino) and not ours.trusted:
+        if not examples:
+            return []
+        if isinstance(ours, OpenVino) and not ours.trusted:
+            about: dict[str, Any] = {"accelerator": self.opened.accelerator, "batch_tokens": self.room}
             features = adapter.encode(examples[: backends.COMPARED], loaded.tokenizer)
             found, wanted = (infer.forward(adapter, model, features, **about) for model in (ours, loaded.model))
             backends.agree(found, wanted, name=self.model.name, precision=ours.precision)
             ours.trust(len(examples[: backends.COMPARED]))
             self.opened.release()
-        return infer.predict(adapter, ours, loaded.tokenizer, examples, **about) if examples else []
+        features = adapter.encode(examples, loaded.tokenizer)
+        predictions = adapter.decode(self.team.forward(features), features, examples)
+        assert len(predictions) == len(examples), f"{len(predictions)} predictions for {len(examples)} examples"
+        return predictions
 
     def _encodable(self, row: Row | Rejected) -> Row | Rejected:
         if isinstance(row, Row):
@@ -188,12 +216,41 @@ def load(
     """
     backends.check(backend)
     found = task_of(task, settings)[0] if task is not None else None
-    model = saved.find(run, runs=Path(runs), task=found, labels=labels, settings=settings, offline=offline)
+    about: dict[str, Any] = {"task": found, "labels": labels, "settings": settings, "offline": offline}
+    chosen = run
+    if processes.size() > 1:
+        # The newest run is that of the main process, which also fetches what is not here yet.
+        chosen = processes.on_main(lambda: saved.find(run, runs=Path(runs), **about).name)
+    model = saved.find(chosen, runs=Path(runs), **about)
+    _require_same(model)
     if run is None:
         listen(Note(message=f"newest finished run: {model.name}"))
     listen(Phase(name="loading the model"))
     where = DeviceConfig(device=device, precision=precision, threads=threads)
     return Predictor(model, model.open(where, backend=backend, round_weights=True), listen)
+
+
+def _require_same(model: Saved) -> None:
+    """Refuse to predict with another model than the main process does, on another machine.
+
+    Raises:
+        RunError: on every process.
+    """
+    if processes.size() == processes.local_size():
+        return
+
+    mine = encoder.folder_hash(model.source.folder)
+    main = processes.share(mine)
+
+    def compare() -> None:
+        if mine != main:
+            raise RunError(
+                f"{model.name} is another model on this machine than on the main process's (SHA-256 "
+                f"{mine.removeprefix('sha256:')[:12]} and {main.removeprefix('sha256:')[:12]}). Copy it, or use a "
+                "shared folder."
+            )
+
+    processes.gather(compare)
 
 
 def predict(rows: Iterable[str | Mapping[str, Any]] | str | Path, **options: Any) -> list[dict[str, Any]]:
@@ -229,6 +286,7 @@ class Predictions(Iterator[str]):
         format: str = "",  # noqa: A002 (the flag's word)
         skip: bool = False,
         kept: Partial | None = None,
+        shard: Shard | None = None,
     ) -> None:
         self.run = predictor.model.name
         before = kept.begun if kept else Done()
@@ -241,14 +299,23 @@ class Predictions(Iterator[str]):
         self.skip = skip
         self._listen = listen
         self._column = predictor.model.predict.column
-        self._lines = self._counted(predictor, rows, kept)
-        if format not in ("", JSON_LINES):
-            adapter, earlier = predictor.model.adapter, kept.lines() if kept else ()
+        self._team = predictor.team
+        self._lines = self._counted(predictor, rows, kept, shard)
+        if shard is None and format not in ("", JSON_LINES):
+            earlier = kept.lines() if kept else ()
             # Of JSON again: what a killed process wrote is only there as that, and no cell may differ by where it was.
-            self._lines = adapter.writers[format](adapter, map(self._pair, chain(earlier, self._lines)))
+            self._lines = formatted(predictor.model.adapter, format, self._column, chain(earlier, self._lines))
 
     def __next__(self) -> str:
-        return next(self._lines)
+        try:
+            return next(self._lines)
+        except BaseException as error:
+            self._team.end(error)
+            raise
+
+    def close(self) -> None:
+        """Let other processes go that wait for more; of one that is not at its end, no more lines can be taken."""
+        self._team.end()
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` prints beside a written file."""
@@ -258,17 +325,17 @@ class Predictions(Iterator[str]):
     def _line(self, pair: tuple[Example, Prediction]) -> str:
         return json_line({**pair[0], self._column: pair[1]})
 
-    def _pair(self, line: str) -> tuple[Example, Prediction]:
-        row = json.loads(line)
-        return row, row.pop(self._column)
-
-    def _counted(self, predictor: Predictor, rows: Iterable[Row | BadRow], kept: Partial | None) -> Iterator[str]:
+    def _counted(
+        self, predictor: Predictor, rows: Iterable[Row | BadRow], kept: Partial | None, shard: Shard | None
+    ) -> Iterator[str]:
         """Yield the lines of JSON of the rows that were not done before."""
-        for chunk in predictor.chunks(rows, skip=self.skip):
+        first = kept.begun.num_chunks if kept else 0
+        for chunk in predictor.chunks(rows, skip=self.skip, shard=shard, first=first):
             lines = [self._line(pair) for pair in chunk.pairs]
-            cut = sum(bool(prediction.get("truncated", False)) for _, prediction in chunk.pairs)
+            cut = chunk.num_truncated
             if kept:
-                kept.keep(lines, [bad.line() for bad in chunk.rejected], num_truncated=cut)
+                head = chunk.head(kept.done) if shard and shard.has(kept.done.num_chunks) else ""
+                kept.keep(lines, [bad.line() for bad in chunk.rejected], num_truncated=cut, head=head)
             else:
                 for bad in chunk.rejected:
                     self._listen(Note(message=f"skipped {bad.place}: {bad.reason}", level="warning"))
@@ -280,9 +347,20 @@ class Predictions(Iterator[str]):
                 if self.num_rows % 256 == 0:
                     self._listen(Progress(name="predicting", done=self.num_rows))
         if self.num_truncated:
-            share = f"{self.num_truncated} of {self.num_rows} rows ({self.num_truncated / self.num_rows:.1%})"
-            longer = f"are longer than {predictor.model.adapter.config.max_length} tokens and were cut"
-            self._listen(Note(message=f"{share} {longer}", level="warning"))
+            longest = predictor.model.adapter.config.max_length
+            self._listen(truncation_note(self.num_truncated, self.num_rows, longest))
+
+
+def truncation_note(number: int, num_rows: int, longest: int) -> Note:
+    """Return what is said of rows that the model did not see whole."""
+    share = f"{number} of {num_rows} rows ({number / num_rows:.1%})"
+    return Note(message=f"{share} are longer than {longest} tokens and were cut", level="warning")
+
+
+def formatted(adapter: Adapter, format: str, column: str, lines: Iterable[str]) -> Iterator[str]:  # noqa: A002
+    """Yield the lines of a format of the task type for lines of JSON with predictions under ``column``."""
+    rows = map(json.loads, lines)
+    yield from adapter.writers[format](adapter, ((row, row.pop(column)) for row in rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,9 +378,16 @@ class Input:
         if self.text is not None:
             yield Row(example=predictor._row(self.text, "--text"), place="--text", line=None)
             return
-        task = predictor.model.task
-        kind = self.format or (sources.format_for(self.path, task.data.format) if self.path is not None else "")
+        yield from self.scanned(predictor.model.task)
+
+    def scanned(self, task: Task) -> Iterator[Row | BadRow]:
+        """Yield the rows of a file or of standard input."""
+        kind = self.kind(task)
         yield from rejects.as_json(files.scan(self.path, format=kind, stdin=self.stdin, columns=task.columns))
+
+    def kind(self, task: Task) -> str:
+        """Return the format that it is read as; empty where the name says it."""
+        return self.format or (sources.format_for(self.path, task.data.format) if self.path is not None else "")
 
 
 def predict_file(
@@ -313,10 +398,13 @@ def predict_file(
     text: str | None = None,
     format: str = "",  # noqa: A002 (the flag's word)
     on_error: OnError = "stop",
+    shard: Shard | None = None,
     listen: Listener = ignore,
     **options: Any,
 ) -> Predictions:
     """Return the output lines of ``bertkit predict``; where there is an ``out``, they are written there already.
+
+    Of several processes the main one reads, writes and has the lines; the others compute with it, and have none.
 
     Args:
         source: a data file, or None for ``stdin``.
@@ -326,6 +414,7 @@ def predict_file(
         format: of the lines: ``jsonl`` (the default), or one of the task type's own, ``conll`` or ``squad``.
         on_error: ``stop`` ends at the first row that cannot be predicted; ``skip`` writes it, with place and reason,
             to ``<out>.rejects.jsonl`` (without an ``out``: tells ``listen``) and goes on.
+        shard: write only this part of the output, to :func:`bertkit.workflows.shards.folder_of` ``out``.
         listen: is given progress.
         options: as for :func:`load`.
 
@@ -334,23 +423,101 @@ def predict_file(
     """
     if on_error not in get_args(OnError):
         raise ConfigError(f"--on-error {on_error}: there is {' and '.join(get_args(OnError))}.")
+    if shard is not None and out is None:
+        raise ConfigError(f"--shard {shard} writes a part of an output: name it with --out FILE.")
+    _check_backend(options.get("backend", "torch"))
     kind = str(tables(options.get("settings") or {}).get("data", {}).get("format", ""))
+    processes.join(options.get("device", "auto"))
+    processes.on_main(lambda: _check_files(source, out, kind))
+    predictor = load(listen=listen if processes.is_main() else ignore, **options)
+    _check_format(format, predictor.model)
+    given = Input(path=source, stdin=stdin, text=text, format=kind)
+    if not processes.is_main():
+        predictor.team.serve()
+        return Predictions(predictor, (), ignore)
+    about: dict[str, Any] = {"format": format, "skip": on_error == "skip", "shard": shard}
+    if out is None:
+        return Predictions(predictor, given.rows(predictor), listen, **about)
+    identity = _identity(predictor, options)
+    if shard is not None:
+        identity |= _identity_of_part(predictor, given, on_error, format, shard)
+    with predictor.team.led():
+        return _written(out, predictor, given, identity, about, listen)
+
+
+def _written(
+    out: Path,
+    predictor: Predictor,
+    given: Input,
+    identity: Mapping[str, Any],
+    about: Mapping[str, Any],
+    listen: Listener,
+) -> Predictions:
+    """Write an output, or a part of it, and return what is known of it."""
+    shard = about["shard"]
+    folder = shards.folder_of(out, shard) if shard else None
+    with partial.opened(folder or out, identity, listen, folder=folder) as kept:
+        if kept.begun.num_rejected and not about["skip"]:
+            raise kept.refused("holds rows that were skipped, and --on-error is stop")
+        lines = Predictions(predictor, kept.unread(given.rows(predictor)), listen, kept=kept, **about)
+        if shard is None:
+            kept.finish(lines, formatted=about["format"] not in ("", JSON_LINES))
+            return lines
+        kept.complete(lines)
+        if kept.begun.complete and kept.done == kept.begun:
+            listen(Note(message=f"{folder} was complete already"))
+        if kept.done.num_chunks < shard.number:
+            listen(Note(message=_nothing(folder, shard, kept.done, predictor.model), level="warning"))
+    return lines
+
+
+def _nothing(folder: Path | None, shard: Shard, done: Done, model: Saved) -> str:
+    """Return what is said of a shard that no row falls to."""
+    size = model.predict.chunk
+    return (
+        f"{folder} holds no rows: shards are dealt chunks of up to {size:,} rows (predict.chunk), and of "
+        f"{done.num_read:,} rows there are {done.num_chunks}. A smaller --set predict.chunk, the same for all shards, "
+        "makes more"
+    )
+
+
+def _check_backend(backend: str) -> None:
+    """Refuse what several processes do not do.
+
+    Raises:
+        ConfigError: saying what to do in place of it.
+    """
+    if backend == "openvino" and processes.world().size > 1:
+        raise ConfigError(
+            "--backend openvino uses all cores from one process, so it runs in one. Drop --processes, or divide the "
+            "input between machines: --shard K/N."
+        )
+
+
+def _check_files(source: Path | None, out: Path | None, kind: str) -> None:
     if source is not None:
         files.check_readable(source, format=kind, any_suffix=True)
     if out is not None:
         check_writable(out)
-    predictor = load(listen=listen, **options)
-    _check_format(format, predictor.model)
-    given = Input(path=source, stdin=stdin, text=text, format=kind)
-    about: dict[str, Any] = {"format": format, "skip": on_error == "skip"}
-    if out is None:
-        return Predictions(predictor, given.rows(predictor), listen, **about)
-    with partial.opened(out, _identity(predictor, options), listen) as kept:
-        if kept.begun.num_rejected and on_error == "stop":
-            raise kept.refused("holds rows that were skipped, and --on-error is stop")
-        lines = Predictions(predictor, kept.unread(given.rows(predictor)), listen, kept=kept, **about)
-        kept.finish(lines, formatted=format not in ("", JSON_LINES))
-    return lines
+
+
+def _identity_of_part(
+    predictor: Predictor,
+    given: Input,
+    on_error: str,
+    format: str,  # noqa: A002
+    shard: Shard,
+) -> dict[str, Any]:
+    """Return what else must be the same in all parts of an output, and which of them this is."""
+    model = predictor.model
+    return {
+        "predict.chunk": model.predict.chunk,
+        "eval.batch_tokens": model.eval.batch_tokens,
+        "input format": given.kind(model.task),
+        "--on-error": on_error,
+        "--format": format or JSON_LINES,
+        "shard": str(shard),
+    }
 
 
 def _identity(predictor: Predictor, options: Mapping[str, Any]) -> dict[str, Any]:

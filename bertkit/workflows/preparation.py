@@ -125,9 +125,7 @@ def prepare(
     train, evaluation, prediction = configs(task)
     kind = adapters.find(task.type)
     listen(Phase(name="reading data"))
-    dataset = sources.load(task, data=data, offline=offline)
-    if sources.is_single_file(data) or not set(dataset.splits) & {"validation", "test"}:
-        dataset = _as_train(dataset)
+    dataset = _as_train(sources.load(task, data=data, offline=offline), data)
     if "train" not in dataset.splits:
         raise DataError(f"The task '{task.name}' has no train split, so it can only be evaluated and predicted.")
     check.require(dataset.splits["train"], lambda example: [])
@@ -241,9 +239,11 @@ def refuse_taken(dataset: Dataset, column: str) -> None:
                 )
 
 
-def _as_train(dataset: Dataset) -> Dataset:
-    """What is there alone, under no split's name, is the training split; so is a single file, whatever its name."""
+def _as_train(dataset: Dataset, data: Data | None) -> Dataset:
+    """Take what is there alone as train: a single file, or a split that is not called test or validation."""
     if "train" in dataset.splits or len(dataset.splits) != 1:
+        return dataset
+    if set(dataset.splits) <= {"validation", "test"} and not sources.is_single_file(data):
         return dataset
     split = replace(sources.only(dataset), name="train")
     return replace(dataset, splits={"train": split})

@@ -324,7 +324,7 @@ class Pretraining(Training):
 
     # Before the first step ----------------------------------------------------------------------------------------
 
-    def _prepare(self) -> tuple[Prepared, Source]:
+    def check(self) -> tuple[Prepared, Source]:
         """Find the encoder, read the corpus and lay out the first epoch."""
         request = self.request
         faults: list[BertkitError] = []
@@ -402,9 +402,9 @@ class Pretraining(Training):
             max_length=max(512, _adapter(request).config.max_length),
         )
 
-    def _record(self, prepared: Prepared, source: Source) -> dict[str, Any]:
+    def facts(self, prepared: Prepared, source: Source) -> dict[str, Any]:
         """Return what ``run.json`` knows before training."""
-        record = super()._record(prepared, source)
+        record = super().facts(prepared, source)
         settings = config.describe(self.request.pretrain)
         about = {"command": COMMAND, "corpus": self.text.facts()}
         return record | about | {"config": record["config"] | {"pretrain": settings}}

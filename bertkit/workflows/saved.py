@@ -234,6 +234,15 @@ def _of_facts(
     )
 
 
+def adapter_of(facts: dict[str, Any]) -> Adapter:
+    """Return the adapter of a model that is not here, from what :meth:`Adapter.facts` said of it."""
+    made = _task_of_facts(facts, None, None)
+    train = config.build(TrainConfig, {"max_length": facts["max_length"], "on_long": facts["on_long"]})
+    adapter = adapters.find(made.type)(made, train, facts["labels"])
+    adapter.from_state(facts["state"])
+    return adapter
+
+
 def _read_facts(folder: Path) -> dict[str, Any]:
     file = folder / MODEL_FACTS
     try:

@@ -212,8 +212,8 @@ class Training:
         if existing is not None:
             with locks.run_folder(existing.folder):
                 return self._go_on(existing.folder)
-        prepared, source = self._prepare()
-        record = self._record(prepared, source)
+        prepared, source = self.check()
+        record = self.facts(prepared, source)
         short = f"{prepared.task.name.replace('/', '-')}-{source.short_name}"
         # Another process, started at the same time with the same --out, may have made it meanwhile.
         made = out if out and (out / "run.json").is_file() else None
@@ -231,8 +231,8 @@ class Training:
     def follow(self, given: following.Assignment) -> Finetuned:
         """Do, as one of the other processes, what the main one does."""
         start = following.start_of(given)
-        prepared, source = self._prepare()
-        following.require_same(given, self._record(prepared, source))
+        prepared, source = self.check()
+        following.require_same(given, self.facts(prepared, source))
         run = following.Follower(given.folder, given.record)
         return self._guarded(run, prepared, source, start, new=given.new)
 
@@ -242,8 +242,8 @@ class Training:
         run = Run.open(folder)
         if run.status == "finished":
             raise RunError(f"{folder} was finished by another process in this moment. Give the command again.")
-        prepared, source = self._prepare()
-        self._refuse_other(run, self._record(prepared, source))
+        prepared, source = self.check()
+        self._refuse_other(run, self.facts(prepared, source))
         run.tidy()
         return self._guarded(run, prepared, source, self._start_of(run), new=False)
 
@@ -267,8 +267,12 @@ class Training:
                     run.update(status="failed", error=one_line(str(error)), **rows)
             raise
 
-    def _prepare(self) -> tuple[Prepared, Source]:
-        """Find data and encoder and check them, before anything heavy is imported; both faults in one message."""
+    def check(self) -> tuple[Prepared, Source]:
+        """Find data and encoder and check them, before anything heavy is imported; train nothing.
+
+        Raises:
+            BertkitError: for whatever would make training wrong; the faults of both in one message.
+        """
         faults: list[BertkitError] = []
         source: Source | None = None
         prepared: Prepared | None = None
@@ -303,18 +307,6 @@ class Training:
         wanted = tuple(name for name in prepared.scored if name in request.scored or not request.scored)
         return replace(prepared, scored=wanted), source
 
-    def check(self) -> tuple[Prepared, Source]:
-        """Find data and encoder and check them, and train nothing.
-
-        Raises:
-            BertkitError: for whatever would make training wrong.
-        """
-        return self._prepare()
-
-    def facts(self, prepared: Prepared, source: Source) -> dict[str, Any]:
-        """Return what ``run.json`` would know before training."""
-        return self._record(prepared, source)
-
     def _source(self) -> Source:
         """Find the encoder, or the trained body of another run in its place."""
         request = self.request
@@ -329,7 +321,7 @@ class Training:
         folder = self.request.start_from
         return str(Run.open(Path(folder)).record["task"]) if folder else ""
 
-    def _record(self, prepared: Prepared, source: Source) -> dict[str, Any]:
+    def facts(self, prepared: Prepared, source: Source) -> dict[str, Any]:
         """Return what ``run.json`` knows before training."""
         return {
             "task": prepared.task.name,
@@ -968,7 +960,7 @@ def save_model(run: Run, adapter: Adapter, loaded: Encoder, accelerator: Acceler
     broken, head = loop.not_finite(loaded.model), heads.facts(loaded.model)
     # What the model has no place for goes with it, and then the others are named, too.
     apart = replicas.is_sharded(loaded.model) or bool(loaded.kept)
-    whole = replicas.whole_state(loaded.model) | loaded.kept if apart else None
+    whole = {**replicas.whole_state(loaded.model), **loaded.kept} if apart else None
     if not processes.is_main():
         return
     if broken:

@@ -24,7 +24,7 @@ from bertkit.errors import ConfigError, DataError
 from bertkit.task import DataSource, Task
 from tests import families
 from tests.adapters.test_words import TEXTS
-from tests.families import FAMILIES, Family
+from tests.families import FAMILIES, Family, slow_others
 from tests.texts import jumble
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -942,7 +942,7 @@ def test_conll_lines_hold_words_true_and_predicted_tags() -> None:
 # Whole models ------------------------------------------------------------------------------------------------
 
 
-@each_family
+@pytest.mark.parametrize("family", slow_others(FAMILIES), ids=lambda family: family.name)
 def test_family_learns_saves_and_agrees_with_plain_transformers(family: Family, tmp_path: Path) -> None:
     rows = [tagged("the film was good and dull", "O B-PER I-PER O O B-LOC"), tagged("cold", "B-LOC")]
     adapter = made(decode="argmax", max_length=64)

@@ -112,6 +112,7 @@ def test_decoding_is_chosen_on_the_command_line(bertkit: Any, tagger: Path) -> N
 # squad ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_squad_file_scores_as_eval_does(bertkit: Any, answerer: Path, tmp_path: Path) -> None:
     rows = questions(40, unanswered=3, seed=7)
     for row in rows[::4]:

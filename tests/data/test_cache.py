@@ -172,7 +172,7 @@ def test_sixteen_processes_at_once_read_only_what_is_whole(folder: Path) -> None
     ]
     hits = 0
     for process in processes:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
         hits += int(out)
     assert hits > 100

@@ -162,6 +162,7 @@ def test_file_without_a_sentence_says_so(write: Write, name: str, content: str) 
         files.read(write(name, content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "line"), [("a.conll", "word\tO\n"), ("a.conllu", "1\tword" + "\t_" * 8 + "\n")])
 def test_memory_of_a_stream_is_constant(write: Write, name: str, line: str) -> None:
     path = write(name, f"{line}\n" * 20_000)

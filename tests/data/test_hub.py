@@ -74,7 +74,7 @@ def call(env: dict[str, str], **wanted: Any) -> dict[str, Any]:
         env=env | {"PYTHONPATH": str(Path(hub.__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -252,6 +252,7 @@ def test_find_model_fetches_what_is_needed_and_no_code(root: Path, home: Path) -
         assert not [request for request in server.requests if ".py" in request]
 
 
+@pytest.mark.slow
 def test_find_model_uses_a_whole_cache_without_a_request(root: Path, home: Path) -> None:
     with serve(root) as server:
         first = call(server.env(home), model=NAME)
@@ -296,6 +297,7 @@ def test_find_model_takes_all_shards(root: Path, home: Path) -> None:
     refused(environment(home, HF_HUB_OFFLINE="1"), f"in the cache without {shards[1]}, and offline", model="big/bert")
 
 
+@pytest.mark.slow
 def test_find_model_sends_the_users_token_to_a_private_repository(root: Path, home: Path) -> None:
     with serve(root, private=frozenset({NAME}), token=TOKEN) as server:
         result = refused(server.env(home), "has no encoder 'tiny/bert'. Is the name right.*hf auth login", model=NAME)
@@ -385,6 +387,7 @@ def test_find_model_fails_fast_without_dns(home: Path) -> None:
     assert time.perf_counter() - start < 15
 
 
+@pytest.mark.slow
 def test_find_model_offline_names_what_the_cache_lacks(root: Path, home: Path) -> None:
     env = environment(home, HF_HUB_OFFLINE="1")
     refused(env, r"is not in the cache, and offline mode \(HF_HUB_OFFLINE\) keeps the Hub out", model=NAME)
@@ -399,6 +402,7 @@ def test_find_model_offline_names_what_the_cache_lacks(root: Path, home: Path) -
     refused(env, "in the cache without model.safetensors, tokenizer files, and", model=NAME, revision=path.name)
 
 
+@pytest.mark.slow
 def test_find_model_completes_a_cache_that_lacks_a_file(root: Path, home: Path) -> None:
     with serve(root) as server:
         path = Path(call(server.env(home), model=NAME)["path"])
@@ -524,6 +528,7 @@ def test_load_dataset_uses_a_whole_cache_without_a_request(glue: Path, filled: P
     assert offline["revision"] == commit(glue / "datasets" / "nyu-mll" / "glue")
 
 
+@pytest.mark.slow
 def test_load_dataset_reads_a_cache_that_datasets_filled(glue: Path, home: Path) -> None:
     with serve(glue) as server:
         code = "import datasets; datasets.load_dataset('nyu-mll/glue', 'sst2')"
@@ -540,6 +545,7 @@ def test_load_dataset_does_not_take_another_commit_for_the_one_asked_for(glue: P
     )
 
 
+@pytest.mark.slow
 def test_load_dataset_reads_the_splits_asked_for(glue: Path, filled: Path) -> None:
     env = environment(filled, HF_HUB_OFFLINE="1")
     assert list(call(env, **GLUE, pick=["validation"])["splits"]) == ["validation"]
@@ -547,12 +553,14 @@ def test_load_dataset_reads_the_splits_asked_for(glue: Path, filled: Path) -> No
     assert {name: len(rows) for name, rows in call(env, **renamed)["splits"].items()} == {"train": 20, "mine": 8}
 
 
+@pytest.mark.slow
 def test_load_dataset_lists_the_splits_there_are(filled: Path) -> None:
     env = environment(filled, HF_HUB_OFFLINE="1")
     wrong = GLUE | {"splits": {"train": "trian"}}
     refused(env, "has no split 'trian'. Did you mean 'train'\\? There are train, validation, test", **wrong)
 
 
+@pytest.mark.slow
 def test_load_dataset_suggests_a_configuration(glue: Path, home: Path) -> None:
     with serve(glue) as server:
         match = "'nyu-mll/glue' has no configuration 'sst'. Did you mean 'sst2'\\? There are cola, sst2"
@@ -574,6 +582,7 @@ def test_load_dataset_offline_names_what_is_missing(home: Path, variable: str) -
     refused(environment(home, **{variable: "1"}), "is not in the cache, and offline mode", **GLUE)
 
 
+@pytest.mark.slow
 def test_load_dataset_names_missing_and_gated_repositories(glue: Path, home: Path) -> None:
     with serve(glue, gated={"nyu-mll/glue": 403}) as server:
         page = f"{server.url}/datasets/nyu-mll/glue"
@@ -582,12 +591,14 @@ def test_load_dataset_names_missing_and_gated_repositories(glue: Path, home: Pat
         refused(server.env(home), "has no revision 'v9'", **GLUE | {"revision": "v9"})
 
 
+@pytest.mark.slow
 def test_load_dataset_sends_the_users_token_to_a_private_repository(glue: Path, home: Path) -> None:
     with serve(glue, private=frozenset({"nyu-mll/glue"}), token=TOKEN) as server:
         refused(server.env(home), "Hub has no data set 'nyu-mll/glue'.*hf auth login", **GLUE)
         assert len(call(server.env(home, HF_TOKEN=TOKEN), **GLUE)["splits"]["train"]) == 20
 
 
+@pytest.mark.slow
 def test_load_dataset_refuses_a_loading_script_with_the_way_out(tmp_path: Path, home: Path) -> None:
     (repository(tmp_path / "hub", "old/conll", kind="datasets") / "conll.py").write_text("raise SystemExit(3)\n")
     copy = make_glue_repo(tmp_path / "copy", {"train": 5})

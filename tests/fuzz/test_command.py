@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def fuzz(findings: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "tests.fuzz", "--findings", str(findings), *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
 
 
 def test_every_target_is_fuzzed() -> None:

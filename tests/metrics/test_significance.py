@@ -88,6 +88,7 @@ def scipy_p(statistic: Any, one: Any, other: Any, **options: Any) -> float:
     return float(found.pvalue)
 
 
+@pytest.mark.slow
 def test_permutation_is_scipys_over_every_swap() -> None:
     """Of 9 examples all 512 swaps are tried by scipy; 40,000 random ones come near."""
     rng = np.random.default_rng(5)
@@ -148,6 +149,7 @@ def test_interval_of_accuracy_is_that_of_theory() -> None:
     assert found.interval == pytest.approx((0.04 - width, 0.04 + width), abs=0.002)
 
 
+@pytest.mark.slow
 def test_interval_is_scipys_bootstrap() -> None:
     rng = np.random.default_rng(4)
     gold = rng.normal(size=50)

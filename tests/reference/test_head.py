@@ -80,6 +80,7 @@ def test_c_is_the_tanh_of_the_first_token(finished_run: Path) -> None:
     assert outputs.pooler_output[0].numpy() == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_pairs_go_through_the_same_head(tiny_encoder: Path, tmp_path: Path) -> None:
     rows = [{"text": r["text"], "text_pair": "the film was good", "label": r["label"]} for r in reviews(60)]
     settings = {"train.epochs": 4, "train.learning_rate": 5e-3}

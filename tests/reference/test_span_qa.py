@@ -17,7 +17,7 @@ from bertkit.config import TrainConfig
 from bertkit.task import DataSource, Task
 from tests import families
 from tests.conftest import OTHER, save_tiny_bert
-from tests.families import FAMILIES, Family
+from tests.families import FAMILIES, Family, slow_others
 from tests.workflows.training import train
 
 Row = dict[str, Any]
@@ -90,6 +90,7 @@ def test_transformers_has_no_pipeline_for_it() -> None:
     assert "question-answering" not in SUPPORTED_TASKS
 
 
+@pytest.mark.slow
 def test_saved_folder_opens_with_the_auto_class(qa_run: Path) -> None:
     from transformers import AutoModelForQuestionAnswering
 
@@ -170,7 +171,7 @@ def assert_same(adapter: SpanQA, loaded: encoder.Encoder, plain: Any, tokenizer:
         assert context[prediction["start"] : prediction["end"]] == prediction["answer"]
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", slow_others(FAMILIES), ids=lambda family: family.name)
 def test_family_learns_saves_and_opens_in_plain_transformers(family: Family, tmp_path: Path) -> None:
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 

@@ -19,7 +19,7 @@ ARGMAX = {"eval.decode": "argmax"}
 BYTE_LEVEL = ("RoBERTa", "ModernBERT", "GPT-2")
 
 
-@pytest.fixture(scope="module", params=["BERT", *BYTE_LEVEL])
+@pytest.fixture(scope="module", params=families.slow_others(["BERT", *BYTE_LEVEL], quick=["BERT", "RoBERTa"]))
 def tagger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tagger over WordPiece or byte-level BPE, whose words are several tokens."""
     folder = tmp_path_factory.mktemp("tagger")
@@ -89,6 +89,7 @@ def test_auto_class_opens_it_with_its_labels(tagger: Path) -> None:
     assert model.config.label2id == {name: n for n, name in enumerate(LABELS)}
 
 
+@pytest.mark.slow
 def test_every_word_has_the_same_tag_there(tagger: Path) -> None:
     several = 0
     for text in texts(12):
@@ -106,6 +107,7 @@ def test_pipeline_has_the_same_tags(tagger: Path) -> None:
         assert tags_of_pipeline(tagger, text) == ours["tags"]
 
 
+@pytest.mark.slow
 def test_pipeline_groups_the_same_entities(tagging_run: Path) -> None:
     from transformers import pipeline
 
@@ -121,7 +123,7 @@ def test_pipeline_groups_the_same_entities(tagging_run: Path) -> None:
 # Spans ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["BERT", "RoBERTa", "XLNet"])
+@pytest.fixture(scope="module", params=families.slow_others(["BERT", "RoBERTa", "XLNet"], quick=["BERT", "XLNet"]))
 def answerer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a span model whose tokens are segments, bytes, or padded on the left."""
     folder = tmp_path_factory.mktemp("answerer")
@@ -159,6 +161,7 @@ def cut(context: str, start: int, end: int) -> tuple[int, int]:
     return start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())
 
 
+@pytest.mark.slow
 def test_best_span_is_the_same_there(answerer: Path) -> None:
     for row in questions(12, seed=21):
         (ours,) = bertkit.predict([row], run=answerer, **OPTIONS)
@@ -166,6 +169,7 @@ def test_best_span_is_the_same_there(answerer: Path) -> None:
         assert (ours["start"], ours["end"]) in spans
 
 
+@pytest.mark.slow
 def test_no_answer_score_is_the_one_of_the_first_token(questions_run: Path) -> None:
     import torch
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer

@@ -73,6 +73,7 @@ def test_bf16_is_near_and_names_the_same_label(finished_run: Path) -> None:
             assert theirs[0]["label"] == ours["label"]
 
 
+@pytest.mark.slow
 def test_run_trained_in_bf16_is_saved_in_float32_and_opens(tiny_encoder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -82,6 +83,7 @@ def test_run_trained_in_bf16_is_saved_in_float32_and_opens(tiny_encoder: Path, t
         assert {row["label"]: row["score"] for row in theirs} == pytest.approx(ours["probabilities"], abs=3e-2)
 
 
+@pytest.mark.slow
 def test_several_labels_are_sigmoids_there_too(multi_run: Path) -> None:
     assert json.loads((multi_run / "model" / "config.json").read_text())["problem_type"] == "multi_label_classification"
     for theirs, ours in zip(piped(multi_run), predicted(multi_run), strict=True):
@@ -89,6 +91,7 @@ def test_several_labels_are_sigmoids_there_too(multi_run: Path) -> None:
         assert ours["labels"] == [name for name, p in ours["probabilities"].items() if p >= 0.5]
 
 
+@pytest.mark.slow
 def test_regression_is_a_plain_number_there_too(number_run: Path) -> None:
     config = json.loads((number_run / "model" / "config.json").read_text())
     assert config["problem_type"] == "regression"
@@ -139,10 +142,10 @@ def test_saved_folder_that_predicts_otherwise_ends_the_run(
 
     save = encoder.save
 
-    def damaging(model: Any, tokenizer: Any, folder: Path) -> None:
+    def damaging(model: Any, tokenizer: Any, folder: Path, **state: Any) -> None:
         change = 0.5 * model.classifier.bias.data.new_tensor([1.0, -1.0])
         model.classifier.bias.data += change
-        save(model, tokenizer, folder)
+        save(model, tokenizer, folder, **state)
         model.classifier.bias.data -= change
 
     monkeypatch.setattr("bertkit.encoder.save", damaging)

@@ -56,6 +56,7 @@ def html(request: pytest.FixtureRequest) -> str:
     return suite(pages.suite()) if request.param == "suite" else page(of_form(request.param))
 
 
+@pytest.mark.slow
 def test_page_holds_no_script_and_no_element_of_a_text(html: str) -> None:
     found = Reader(html)
     assert not found.open
@@ -121,12 +122,14 @@ def test_drawings_take_the_colours_of_the_page(html: str) -> None:
         assert f"--{name}: #" in dark
 
 
+@pytest.mark.slow
 def test_controls_and_bidi_overrides_are_replaced() -> None:
     html = page(of_form("classes"))
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", html)
     assert "a\ufffdb\ufffdc" in html
 
 
+@pytest.mark.slow
 def test_same_evaluation_gives_the_same_bytes() -> None:
     assert page(of_form("numbers")) == page(of_form("numbers"))
 

@@ -426,6 +426,7 @@ def test_files_that_hold_no_vectors_are_refused(tmp_path: Path) -> None:
 # Beside scores ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_scores_of_a_run_have_the_baselines_of_its_rows_beside(
     tiny_encoder: Path, reviews_file: Path, tmp_path: Path
 ) -> None:
@@ -451,6 +452,7 @@ def test_scores_of_a_run_have_the_baselines_of_its_rows_beside(
     assert (again.already, again.baselines) == (True, found.baselines)
 
 
+@pytest.mark.slow
 def test_other_rows_have_nothing_beside(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     baseline(reviews_file, tmp_path, limit=30)
     seen = Listener()
@@ -464,6 +466,7 @@ def test_other_rows_have_nothing_beside(tiny_encoder: Path, reviews_file: Path, 
     assert bertkit.evaluate(run.run, runs=tmp_path, threads=1).baselines
 
 
+@pytest.mark.slow
 def test_runs_that_are_there_show_new_baselines(finished_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished_run, tmp_path / "runs" / "one"))
     changed = Path(shutil.copytree(finished_run, tmp_path / "runs" / "changed"))
@@ -523,6 +526,7 @@ def test_one_set_of_labels_for_all_rows_is_one_answer(tmp_path: Path) -> None:
     assert prepared.adapter.constant([none] * 2, [rows[0]] * 2) is None
 
 
+@pytest.mark.slow
 def test_half_of_validation_has_its_own_baselines(tiny_encoder: Path, tmp_path: Path) -> None:
     reviews_file = write_jsonl(tmp_path / "reviews.jsonl", reviews(240))
     settings = {"eval.calibrate": True, "train.max_steps": 1}
@@ -534,6 +538,7 @@ def test_half_of_validation_has_its_own_baselines(tiny_encoder: Path, tmp_path: 
     assert bertkit.evaluate(run.run, runs=tmp_path, threads=1, precision="float32").baselines == found.baselines
 
 
+@pytest.mark.slow
 def test_tables_show_baselines_beside_scores(
     tiny_encoder: Path, reviews_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -566,6 +571,7 @@ def test_baselines_of_one_set_of_rows_are_added_to_each_other(reviews_file: Path
     assert [entry["num_training_examples"] for entry in entries] == [72, 40]
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_baselines_stops_no_training(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     file = baseline(reviews_file, tmp_path).file
     file.write_text(json.dumps({"entries": [{"about": {}}]}))

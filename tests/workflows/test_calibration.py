@@ -63,6 +63,7 @@ def evaluate(run: Any, **options: Any) -> Any:
 # Rows ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_half_of_validation_is_fitted_on_and_the_other_is_scored(calibrated: Finetuned, data: Path) -> None:
     fitted = record(calibrated.run)["calibration_rows"]
     whole = [row["id"] for row in lines(data / "validation.jsonl")]
@@ -79,6 +80,7 @@ def test_rows_that_are_fitted_on_are_half_of_each_label(calibrated: Finetuned, d
     assert abs(fitted.count("positive") - 20) <= 1
 
 
+@pytest.mark.slow
 def test_reported_rows_decide_nothing(data: Path, tiny_encoder: Path, tmp_path: Path, calibrated: Finetuned) -> None:
     """The same training with other texts in the reported half has the same temperature and threshold."""
     for name in ("train", "test"):
@@ -205,6 +207,7 @@ def test_nothing_changes_without_it(data: Path, tiny_encoder: Path, tmp_path: Pa
 # Several labels, and the adapter ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_threshold_of_several_labels_is_tuned_and_kept(tiny_encoder: Path, tmp_path: Path) -> None:
     rows = [
         {"text": row["text"], "label": [name for name in ("warm", "grey", "tool") if name in row["text"]]}

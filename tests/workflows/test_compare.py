@@ -101,6 +101,7 @@ def test_other_scores_have_a_permutation_test(runs: Path) -> None:
     assert found.metrics["f1"].p < 0.01
 
 
+@pytest.mark.slow
 def test_tags_and_answers_are_compared(tagging_run: Path, questions_run: Path, tmp_path: Path) -> None:
     tags = compare(tagging_run, tagging_run, resamples=50)
     assert {name: one.difference for name, one in tags.metrics.items()} == dict.fromkeys(tags.metrics, 0.0)

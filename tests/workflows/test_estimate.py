@@ -18,6 +18,7 @@ from tests.workflows.training import TINY, Listener, lines, train
 OPTIONS: dict[str, Any] = {"precision": "float32", "threads": 1}
 
 
+@pytest.mark.slow
 def test_steps_and_tokens_are_those_of_the_training(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     settings = TINY | {"train.epochs": 2, "train.eval_steps": 3}
     found = estimate(reviews_file, encoder=tiny_encoder, runs=tmp_path / "runs", settings=settings, **OPTIONS)
@@ -98,6 +99,7 @@ def test_enough_memory_is_not_warned_of(tiny_encoder: Path, reviews_file: Path, 
     assert not any("the system may end" in note for note in listener.notes)
 
 
+@pytest.mark.slow
 def test_count_of_memory_changes_no_result(
     tiny_encoder: Path, reviews_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ def test_fast_and_plain_runs_agree(without_dropout: Path, tmp_path: Path) -> Non
     assert fast.scores == plain.scores
 
 
+@pytest.mark.slow
 def test_fast_runs_draw_dropout_the_quick_way_and_repeat(
     tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
 # With the Hub ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_finetune_from_the_hub_runs_to_the_end(trained: Trained) -> None:
     folder = trained.where / trained.result["run"]
     assert trained.result["encoder"] == ENCODER
@@ -306,6 +307,7 @@ def small_task(where: Path) -> str:
     return write_jsonl(where / "rows.jsonl", reviews(20)).name
 
 
+@pytest.mark.slow
 def test_a_private_encoder_without_a_token_is_one_line(root: Path, tmp_path: Path) -> None:
     with serve(root, private=frozenset({ENCODER}), token=TOKEN) as hub:
         line = refused(tmp_path, hub.env(tmp_path / "home"), "finetune", small_task(tmp_path), "--encoder", ENCODER)
@@ -313,6 +315,7 @@ def test_a_private_encoder_without_a_token_is_one_line(root: Path, tmp_path: Pat
     assert "'hf auth login' or set HF_TOKEN" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gated_encoder_is_one_line(root: Path, tmp_path: Path, status: int) -> None:
     with serve(root, gated={ENCODER: status}) as hub:
@@ -321,6 +324,7 @@ def test_a_gated_encoder_is_one_line(root: Path, tmp_path: Path, status: int) ->
     assert "--encoder minilm" in line
 
 
+@pytest.mark.slow
 def test_a_hub_that_stays_busy_is_asked_three_times(root: Path, tmp_path: Path) -> None:
     with serve(root, unavailable=ALWAYS) as hub:
         line = refused(tmp_path, hub.env(tmp_path / "home"), "finetune", small_task(tmp_path), "--encoder", ENCODER)
@@ -328,6 +332,7 @@ def test_a_hub_that_stays_busy_is_asked_three_times(root: Path, tmp_path: Path) 
     assert hub.requests == ["GET /api/models/owner/tiny"] * 3
 
 
+@pytest.mark.slow
 def test_encoder_and_data_that_the_hub_lacks_are_named_together(root: Path, tmp_path: Path) -> None:
     task = tmp_path / "my.toml"
     task.write_text('type = "sequence-classification"\n[data]\nhub = "no/data"\n')
@@ -382,6 +387,7 @@ def test_a_hub_out_of_reach_is_tried_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(probes) == 1
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_named(tmp_path: Path, tiny_encoder: Path) -> None:
     env = environment(tmp_path / "home", HF_ENDPOINT=nobody())
     data = refused(tmp_path, env, "finetune", "glue/sst2", "--encoder", str(tiny_encoder))

@@ -121,7 +121,7 @@ def test_processes_at_once_make_the_same_features(tokens: Any, folder: Path) -> 
     started = here.Barrier(16)
 
     def work(me: int) -> None:
-        started.wait(60)
+        started.wait(900)
         for length in random.Random(me).sample(lengths, len(lengths)):
             if encode(made(max_length=length), SPLIT, tokens) != wanted[length]:
                 os._exit(1)

@@ -377,7 +377,7 @@ def test_of_processes_that_start_together_one_trains(tiny_encoder: Path, reviews
     settings = ["--set", "train.max_steps=60", "--set", "train.max_length=64"]
     command = ["-m", "bertkit", "finetune", reviews_file, "--encoder", tiny_encoder, "--out", run, *settings]
     processes = [start(*command) for _ in range(3)]
-    ended = [(process.communicate(timeout=600)[1], process.returncode) for process in processes]
+    ended = [(process.communicate(timeout=900)[1], process.returncode) for process in processes]
     assert sorted(code for _, code in ended)[0] == 0
     for said, code in ended:
         assert code == 0 or "is in use: another process trains in it" in said or "finished by another process" in said
@@ -412,7 +412,7 @@ def test_quota_that_is_used_up_midway_is_one_line_and_the_run_goes_on_after_it(
     wait_for(run, 6, process)
     size = (next(run.glob("checkpoints/step-*")) / "model.safetensors").stat().st_size
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
-    _, said = process.communicate(timeout=600)
+    _, said = process.communicate(timeout=900)
     assert process.returncode == 1, said
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("error: ")
@@ -487,7 +487,7 @@ def test_no_process_outlives_a_training(number: int, tiny_encoder: Path, reviews
     process = start("-m", "bertkit", *command, start_new_session=True)
     wait_for(run, 3, process)
     process.send_signal(number)
-    _, said = process.communicate(timeout=600)
+    _, said = process.communicate(timeout=900)
     assert process.returncode == (143 if number == signal.SIGUSR1 else -number), said
     if number == signal.SIGUSR1:
         assert said.splitlines()[-1] == f"next: bertkit finetune --resume {run}"

@@ -321,6 +321,7 @@ def test_length_is_the_one_of_training(finished_run: Path) -> None:
     assert (predictor.model.adapter.config.max_length, predictor.labels) == (64, ("negative", "positive"))
 
 
+@pytest.mark.slow
 def test_long_rows_are_treated_as_in_training(tiny_encoder: Path, tmp_path: Path) -> None:
     text = "bad " * 3 + "the " * 30 + "good"
     seen = {}
@@ -345,6 +346,7 @@ def test_setting_of_training_is_refused(finished_run: Path) -> None:
         predict(["good"], finished_run, settings={"predict.chunk": 0})
 
 
+@pytest.mark.slow
 def test_several_labels_are_those_over_the_threshold(tiny_encoder: Path, tmp_path: Path) -> None:
     topics = [[], ["good"], ["bad"], ["good", "bad"]]
     rows = [{"text": "the " + " ".join(topics[n % 4]), "labels": topics[n % 4]} for n in range(80)]

@@ -192,6 +192,7 @@ def test_tables_go_on_too(
     assert out.read_bytes() == text
 
 
+@pytest.mark.slow
 def test_columns_of_a_tagger_go_on(tagging_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = write_conll(tmp_path / "new.conll", sentences(9), columns=3), tmp_path / "out.conll"
     cut(monkeypatch, 2, source, out, tagging_run, format="conll")
@@ -199,6 +200,7 @@ def test_columns_of_a_tagger_go_on(tagging_run: Path, tmp_path: Path, monkeypatc
     assert out.read_bytes() == expected(source, tagging_run, tmp_path, format="conll")
 
 
+@pytest.mark.slow
 def test_answers_by_id_go_on(questions_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = write_jsonl(tmp_path / "new.jsonl", questions(7)), tmp_path / "out.json"
     cut(monkeypatch, 2, source, out, questions_run, format="squad")

@@ -14,6 +14,7 @@ import bertkit
 from bertkit.errors import ConfigError, DataError, RunError
 from bertkit.workflows.tasks import new
 from tests.conftest import questions, save_tiny_bert, save_tiny_characters, write_jsonl, write_squad
+from tests.families import slow_others
 from tests.workflows.training import Listener, lines, record, same_weights, train
 
 OPTIONS: dict[str, Any] = {"precision": "float32", "threads": 1}
@@ -79,7 +80,8 @@ FORMS: dict[str, tuple[str, Callable[[Path, Rows], Any]]] = {
     "python": ("", lambda path, rows: rows),
     "python flat": ("", lambda path, rows: flat(rows)),
 }
-each_form = pytest.mark.parametrize("form", FORMS)
+QUICK = ("squad", "flat", "python")
+each_form = pytest.mark.parametrize("form", slow_others(FORMS, quick=QUICK))
 
 
 def splits() -> dict[str, Rows]:
@@ -133,7 +135,8 @@ def test_same_questions_in_any_form_make_the_same_model(
     assert predict(data["validation"], result.run) == scored.predictions
 
 
-@pytest.mark.parametrize("form", [form for form, (name, _) in FORMS.items() if name])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", slow_others((form for form, (name, _) in FORMS.items() if name), quick=QUICK))
 def test_bare_file_is_recognised(form: str, tiny_encoder: Path, tmp_path: Path) -> None:
     """No type is given, and validation is cut off."""
     name, write = FORMS[form]
@@ -412,6 +415,7 @@ def interrupted(encoder: Path, data: Path, out: Path) -> Path:
     return result.run
 
 
+@pytest.mark.slow
 def test_interrupted_model_goes_on_to_the_same_weights_and_threshold(tiny_encoder: Path, tmp_path: Path) -> None:
     data = squad_2(tmp_path / "x.json", questions(60, unanswered=3))
     whole = train(data, encoder=tiny_encoder, out=tmp_path / "whole", settings=EPOCHS)
@@ -510,7 +514,7 @@ def test_check_tells_of_unanswerable_questions(tiny_encoder: Path, tmp_path: Pat
     assert found.splits[0].truncation["answers_lost"] == 0
 
 
-@pytest.mark.parametrize("form", [form for form, (name, _) in FORMS.items() if name])
+@pytest.mark.parametrize("form", slow_others((form for form, (name, _) in FORMS.items() if name), quick=QUICK))
 def test_new_task_file_is_checked_and_trained(form: str, tiny_encoder: Path, tmp_path: Path) -> None:
     name, write = FORMS[form]
     made = new(write(tmp_path / name, questions(48, unanswered=6)), overrides={"options": {"stride": 8}})
@@ -574,6 +578,7 @@ def chinese(number: int) -> Rows:
     return rows
 
 
+@pytest.mark.slow
 def test_chinese_answers_are_cut_exactly_and_scored_by_character(tmp_path: Path) -> None:
     rows = chinese(48)
     known = "".join(row["context"] + row["question"] for row in rows).replace("龘", "").replace("😀", "")

@@ -75,6 +75,7 @@ def test_cut_texts_are_counted_and_scored_apart(own_run: Path, tmp_path: Path) -
     assert "<h2>Scores by truncation</h2>" in html
 
 
+@pytest.mark.slow
 def test_baselines_stand_in_the_report(finished_run: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(finished_run.parent.parent, tmp_path / "all"))
     run = root / "runs" / finished_run.name
@@ -100,6 +101,7 @@ def test_report_of_questions(questions_run: Path, tmp_path: Path) -> None:
     assert "<h2>Answerable or not</h2>" in html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "title"), [("regression", "Predicted and true, and residuals"), ("multi", "Labels")])
 def test_report_of_other_kinds(kind: str, title: str, tiny_encoder: Path, tmp_path: Path) -> None:
     labels: Any = {"regression": [0.25, 1.5, 2.75], "multi": [["a"], ["a", "b"], []]}[kind]
@@ -161,6 +163,7 @@ def test_suite_has_one_page(trained: Path) -> None:
     assert "the best of 2 by accuracy on validation" in html
 
 
+@pytest.mark.slow
 def test_page_of_a_suite_links_to_the_pages_that_are_there(trained: Path, tmp_path: Path) -> None:
     suite = Path(shutil.copytree(trained, tmp_path / "suite #1", symlinks=True))
     evaluate(suite / "rte" / "seed-42")

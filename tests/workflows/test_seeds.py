@@ -139,6 +139,7 @@ def test_link_that_the_disk_does_not_make_is_a_copy(three: Path, tmp_path: Path,
     assert same_weights(tmp_path, tmp_path / "seed-1")
 
 
+@pytest.mark.slow
 def test_unfinished_seeds_have_no_model_yet_and_go_on(tiny_encoder: Path, tmp_path: Path, reviews_file: Path) -> None:
     listener = Listener(stop_at=4)
     options: dict[str, Any] = {"seeds": "1,2,3", "encoder": tiny_encoder, "settings": {"train.max_steps": 3}}

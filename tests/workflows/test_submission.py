@@ -67,6 +67,7 @@ def test_archive_is_what_the_leaderboard_takes(whole: Path, glue_data: Path, tmp
     assert [line.split("\t")[1] for line in tables["SST-2.tsv"][1:]] == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_same_models_write_the_same_archive(whole: Path, tmp_path: Path) -> None:
     for name in ("one.zip", "two.zip"):

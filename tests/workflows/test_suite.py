@@ -81,6 +81,7 @@ def test_unknown_task_and_name_below_it_are_named(tiny_encoder: Path, tmp_path: 
         train_suite(seeds=2)
 
 
+@pytest.mark.slow
 def test_task_of_a_group_whose_data_is_not_there_is_left_out_and_said(tiny_encoder: Path, tmp_path: Path) -> None:
     data = write_glue(tmp_path / "data", without=("QQP", "MNLI", "SST-2", "CoLA", "QNLI", "STS-B", "MRPC"))
     options: dict[str, Any] = {"data": data, "encoder": tiny_encoder, "runs": tmp_path / "runs"}
@@ -288,6 +289,7 @@ def test_run_that_gives_one_answer_is_named_below_the_table(whole: Path, tmp_pat
     assert not any("glue/cola, seed" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_suite_is_evaluated_anew_where_anything_is_asked(whole: Path, glue_data: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(whole, tmp_path / "suite", symlinks=True)
     stored = evaluate_suite(copy)
@@ -303,6 +305,7 @@ def test_suite_is_evaluated_anew_where_anything_is_asked(whole: Path, glue_data:
 # Going on --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_interrupted_suite_goes_on_where_it_was(tiny_encoder: Path, glue_data: Path, tmp_path: Path) -> None:
     listener = Listener(stop_at=4)
     options: dict[str, Any] = {"data": glue_data, "encoder": tiny_encoder, "settings": {"train.max_steps": 3}}
@@ -322,6 +325,7 @@ def test_interrupted_suite_goes_on_where_it_was(tiny_encoder: Path, glue_data: P
     assert train_suite(resume=out).summary == done.summary
 
 
+@pytest.mark.slow
 def test_suite_that_was_killed_goes_on_with_the_same_command(
     tiny_encoder: Path, glue_data: Path, tmp_path: Path
 ) -> None:
@@ -369,7 +373,7 @@ def test_processes_share_a_suite_and_come_to_the_same(tiny_encoder: Path, glue_d
         process.stdin.flush()
         process.stdin.close()
         process.stdin = None
-    said = "".join(process.communicate(timeout=300)[0] for process in both)
+    said = "".join(process.communicate(timeout=900)[0] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert sorted(re.findall(r"run (\d) of 6", said)) == list("123456")
     alone = train_suite(given, out=tmp_path / "alone", **options).summary
@@ -379,6 +383,7 @@ def test_processes_share_a_suite_and_come_to_the_same(tiny_encoder: Path, glue_d
         assert same_weights(out / member["run"], tmp_path / "alone" / member["run"])
 
 
+@pytest.mark.slow
 def test_run_that_another_process_trains_is_waited_for(
     tiny_encoder: Path, glue_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,6 +435,7 @@ def test_suite_of_several_tasks_has_no_model_of_its_own(whole: Path) -> None:
         bertkit.predict(["good"], run=whole)
 
 
+@pytest.mark.slow
 def test_tasks_with_several_seeds_can_be_looked_at_alone(tiny_encoder: Path, glue_data: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"data": glue_data, "encoder": tiny_encoder, "runs": tmp_path}
     folder = train_suite("glue/rte,glue/wnli", seeds="1,2", **options).suite

@@ -179,6 +179,7 @@ def test_missing_package_is_one_line(sweep: Any, monkeypatch: pytest.MonkeyPatch
 # What comes of it ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_best_by_validation_is_named_with_the_number_of_trials(sweep: Any, fake: Fake) -> None:
     found = sweep()
     assert fake.rates == [1e-3, 2e-3, 3e-3]
@@ -194,6 +195,7 @@ def test_best_by_validation_is_named_with_the_number_of_trials(sweep: Any, fake:
     assert (stored["status"], stored["num_trials"], stored["best"]["trial"]) == ("finished", 3, 3)
 
 
+@pytest.mark.slow
 def test_test_split_is_not_looked_at(sweep: Any) -> None:
     found = sweep({"train.learning_rate": [5e-3]})
     run = Run.open(Path(found.best.run))
@@ -243,6 +245,7 @@ def test_score_that_is_no_number_is_never_the_best(sweep: Any, fake: Fake, monke
     json.dumps(found.to_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_real_divergence_is_told_apart_from_other_faults(sweep: Any) -> None:
     rates = {"train.learning_rate": [1e38, 1e-3]}
     found = sweep(rates, settings={"train.warmup_ratio": 0, "train.max_grad_norm": 0, "train.batch_size": 8})
@@ -289,6 +292,7 @@ def test_nothing_is_pruned_unasked(sweep: Any, fake: Fake) -> None:
 # Going on --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_interrupted_sweep_goes_on_with_the_same_trial_from_its_checkpoint(sweep: Any) -> None:
     stopped = Listener(stop_at=4)
     given = {"given": {"train.learning_rate": [1e-3, 2e-3]}, "settings": ONE_EPOCH}
@@ -338,6 +342,7 @@ def test_trial_of_a_living_process_is_left_to_it(sweep: Any, fake: Fake, tmp_pat
     assert found.status == "finished"
 
 
+@pytest.mark.slow
 def test_finished_sweep_is_not_run_again_but_the_same_command_begins_another(
     sweep: Any, fake: Fake, tmp_path: Path
 ) -> None:
@@ -372,6 +377,7 @@ def test_other_data_of_the_same_name_is_refused(sweep: Any, fake: Fake, task: Pa
         sweep(out=tmp_path / "it")
 
 
+@pytest.mark.slow
 def test_sweep_stands_for_its_best_trial(sweep: Any, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     found = sweep({"train.learning_rate": [5e-3, 1e-6]}, settings=ONE_EPOCH)
@@ -475,7 +481,7 @@ def test_kill_and_two_processes_train_each_point_once(task: Path, tiny_encoder: 
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     both = [start(), start()]
-    found = [json.loads(process.communicate(timeout=500)[0]) for process in both]
+    found = [json.loads(process.communicate(timeout=900)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert found[0]["sweep"] == found[1]["sweep"]
     last = next(one for one in found if one["status"] == "finished")
@@ -524,6 +530,7 @@ def test_interrupted_command_names_the_one_that_goes_on(
     assert f"next: bertkit sweep --resume {tmp_path / 'it'}" in done.stderr
 
 
+@pytest.mark.slow
 def test_notes_that_are_true_of_all_trials_are_told_once(sweep: Any) -> None:
     notes: list[str] = []
     sweep(

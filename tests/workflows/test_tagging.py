@@ -16,6 +16,7 @@ from bertkit.errors import ConfigError, DataError, RunError
 from bertkit.workflows.predict import predict_file
 from bertkit.workflows.tasks import new
 from tests.conftest import save_tiny_bert, save_tiny_characters, sentences, write_conll, write_jsonl
+from tests.families import slow_others
 from tests.workflows.training import Listener, lines, record, same_weights, train
 
 LABELS = ["O", "B-JOY", "B-WOE", "I-JOY", "I-WOE"]
@@ -82,7 +83,7 @@ FORMS: dict[str, tuple[str, Callable[[Path, Rows], Any], dict[str, Any]]] = {
     "python": ("", lambda path, rows: rows, {}),
     "python entities": ("", lambda path, rows: list(map(as_text, rows)), {}),
 }
-each_form = pytest.mark.parametrize("form", FORMS)
+each_form = pytest.mark.parametrize("form", slow_others(FORMS, quick=["conll", "jsonl", "entities", "python"]))
 
 
 @pytest.fixture(scope="session")
