@@ -28,7 +28,7 @@ def render(record: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], *
         _text(task.get("summary", "")),
         f"Fine-tuned with bertkit {record['versions']['bertkit']} from `{name}`"
         f"{_revision(record['encoder_revision'])} on `{_text(record['task'])}`{_revision(record['dataset_revision'])}."
-        f"{_started(record)}",
+        f"{_started(record)}{_table(record.get('static_vectors', {}))}",
         f"## Scores\n\n{_score_table(scores, record)}{_warnings(record)}\n\n95 % bootstrap intervals in brackets. "
         f"The weights are those of step {best_step}, the best by `{task['metrics'][0]}` on validation, "
         "so the validation score is a little flattered by the choice.",
@@ -88,6 +88,17 @@ def _started(record: Mapping[str, Any]) -> str:
     """Return which task the body was trained on before, where there was one."""
     before = record.get("started_from", "")
     return f" Its body had been trained on `{_text(before)}` before; the head is new." if before else ""
+
+
+def _table(found: Mapping[str, Any]) -> str:
+    """Return what an encoder is that is a table of word vectors."""
+    if not found:
+        return ""
+    return (
+        f" The encoder is a table of static vectors of {found['words']:,} words ({found['width']} numbers each), which "
+        "know nothing of their neighbours; it is saved as an XLNet without layers, so that plain transformers opens "
+        f"it. Of the training words {found['unknown']['train']:.1%} are not in it."
+    )
 
 
 def _metadata(record: Mapping[str, Any]) -> str:

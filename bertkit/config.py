@@ -70,6 +70,9 @@ class TrainConfig:
     """Share of the target spread evenly over the other labels (arXiv:1512.00567, 7), 0 up to but not including 1."""
     class_weights: ClassWeights = "none"
     """``balanced`` weighs each label's loss by rows / (labels * rows of the label), as scikit-learn does."""
+    lm_weight: float = 0.0
+    """Weight of the auxiliary language-model loss on the task's texts, at least 0, for classification with a
+    left-to-right language model such as GPT-2 (Radford et al. 2018, 3.2: 0.5); 0 leaves it out."""
     fast: bool = True
     """Spend no work on padding and draw dropout masks the quick way: on CPUs, where the encoder's family can. And
     train only the word embeddings that the training data uses, where that is exact."""
@@ -148,6 +151,7 @@ class TrainConfig:
             weight_decay=(0 <= self.weight_decay < math.inf, "at least 0 and finite"),
             max_grad_norm=(self.max_grad_norm >= 0, "at least 0"),
             label_smoothing=(0 <= self.label_smoothing < 1, "at least 0 and below 1"),
+            lm_weight=(0 <= self.lm_weight < math.inf, "at least 0 and finite"),
             unfreeze_epochs=(0 <= self.unfreeze_epochs < math.inf, "at least 0 and finite"),
             unfreeze_steps=(self.unfreeze_steps >= 0, "at least 0"),
             layer_decay=(0 < self.layer_decay <= 1, "above 0 and at most 1"),
@@ -194,6 +198,12 @@ class TrainConfig:
         thaws = bool(self.unfreeze_epochs or self.unfreeze_steps)
         _check(
             self,
+            lm_weight=(
+                not (self.lm_weight and (self.compile or (frozen.encoder and not thaws))),
+                "0 where train.compile is true: it compiles the task's loss alone"
+                if self.compile
+                else "0 where train.freeze holds the whole encoder: there is nothing that it would train",
+            ),
             freeze=(not (lora and frozen), f"none where train.lora_rank is {self.lora_rank}: LoRA freezes the encoder"),
             reinit_layers=(
                 not (lora and self.reinit_layers),

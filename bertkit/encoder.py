@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit import heads
+from bertkit import heads, static
 from bertkit.errors import ModelError, joined, looked_for
 
 if TYPE_CHECKING:
@@ -79,7 +79,10 @@ class Source:
     @property
     def short_name(self) -> str:
         """The last part of the name, for folder names: ``bert-base-uncased``."""
-        return Path(self.name.rstrip("/")).name or "encoder"
+        name = Path(self.name.rstrip("/")).name or "encoder"
+        for suffix in (".gz", *static.SUFFIXES):
+            name = name.removesuffix(suffix)
+        return name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +111,8 @@ def find(name: str, *, revision: str = "", offline: bool = False) -> Source:
     """Find an encoder: an installed one by its short name, a folder, a run's model, else a Hub repository.
 
     Args:
-        name: ``minilm``, ``./my-encoder``, ``runs/pretrain-bert-mini-001`` or ``google-bert/bert-base-uncased``.
+        name: ``minilm``, ``./my-encoder``, ``runs/pretrain-bert-mini-001``, ``google-bert/bert-base-uncased``, or a
+            text file of static word vectors.
         revision: branch, tag or commit; for the Hub only.
         offline: look only at what is on this machine.
 
@@ -120,13 +124,19 @@ def find(name: str, *, revision: str = "", offline: bool = False) -> Source:
     folder = place_of(name)
     if (folder / RUN).is_file():
         folder = _of_run(name, folder)
-    if folder.is_dir():
+    is_vectors = static.is_file_of_vectors(folder)
+    if folder.is_dir() or is_vectors:
         if revision:
-            raise ModelError(f"--revision {revision} goes with a Hub encoder, and {name} is a folder. Drop --revision.")
+            kind = "file" if is_vectors else "folder"
+            raise ModelError(f"--revision {revision} goes with a Hub encoder, and {name} is a {kind}. Drop --revision.")
+        folder = static.folder_of(folder) if is_vectors else folder
         check_folder(folder)
         return Source(name=name, folder=folder)
     if folder.is_file() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"{name} is not a folder. --encoder takes a folder, a Hub name or {', '.join(INSTALLED)}.")
+        raise ModelError(
+            f"{name} is not a folder. --encoder takes a folder, a Hub name, {', '.join(INSTALLED)} or a text file of "
+            f"word vectors ({', '.join(static.SUFFIXES)}; also .gz)."
+        )
     from bertkit.data import hub
 
     files = hub.find_model(name, revision=revision, offline=offline)

@@ -532,7 +532,7 @@ def _hash_of_body(model: Any, form: Form) -> str:
     spec = model.spec if form.reads == "head" else None
     config = {name: value for name, value in body.config.to_dict().items() if name not in OF_THE_HEAD}
     decisive = [transformers.__version__, sorted(config.items()), body.config._attn_implementation]
-    decisive += [spec.layers, spec.reads, spec.at_end] if spec else []
+    decisive += [spec.layers, spec.reads, spec.at_end, spec.mean] if spec else []
     total = hashlib.sha256(json.dumps(decisive, default=str).encode())
     for name, value in body.state_dict().items():
         if form.reads == "pooled" or "pooler" not in name:

@@ -62,6 +62,8 @@ class Spec:
     """Layers of the encoder, once they are known."""
     at_end: bool = False
     """Whether [CLS], or what stands for it, is a row's last token."""
+    mean: bool = False
+    """Whether the mean over a row's tokens is read in place of [CLS]: of static vectors, zeros left out."""
 
     @property
     def says(self) -> str:
@@ -69,15 +71,24 @@ class Spec:
         return f"{self.kind} on {self.layers}"
 
 
-def asked(config: TrainConfig, *, auto_class: str, outputs: int) -> Spec | None:
+def asked(config: TrainConfig, *, auto_class: str, outputs: int, static: bool = False) -> Spec | None:
     """Return the head that a training asks for; None for Hugging Face's own.
+
+    Args:
+        config: of the training.
+        auto_class: that has the task type's head in transformers.
+        outputs: numbers that it gives.
+        static: whether the encoder is a table of word vectors, of which a text is the mean.
 
     Raises:
         ConfigError: if the task type can have no other.
     """
-    if not config.own_head:
+    mean = static and KINDS.get(auto_class) == "sequence"
+    if not config.own_head and not mean:
         return None
     check(config, auto_class)
+    if mean and config.compile:
+        raise ConfigError("train.compile compiles layers, and static word vectors have none. Set it to false.")
     return Spec(
         kind=config.head,
         layers=config.layers,
@@ -85,6 +96,7 @@ def asked(config: TrainConfig, *, auto_class: str, outputs: int) -> Spec | None:
         outputs=outputs,
         width=config.head_width,
         dropout=config.head_dropout,
+        mean=mean,
     )
 
 
@@ -396,7 +408,7 @@ def _headed() -> Any:
         def side_by_side(self, states: list[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
             """Return hidden states that the head reads as :meth:`read` does."""
             if self.spec.reads == "sequence":
-                states = [_summary(state, mask, self.spec.at_end) for state in states]
+                states = [_summary(state, mask, self.spec) for state in states]
             if self.spec.layers in layers.LEARNED:
                 return torch.stack(states, -2)
             return layers.merged(states, self.spec.layers).unsqueeze(-2)
@@ -429,12 +441,15 @@ def _headed() -> Any:
     return Headed
 
 
-def _summary(state: torch.Tensor, mask: torch.Tensor, at_end: bool) -> torch.Tensor:
-    """Return the first or the last token of each row, ``(B, 1, H)``."""
+def _summary(state: torch.Tensor, mask: torch.Tensor, spec: Spec) -> torch.Tensor:
+    """Return the first or the last token of each row, or the mean of those that are not zero, ``(B, 1, H)``."""
     import torch
 
+    if spec.mean:
+        known = (mask.bool() & (state != 0).any(-1)).unsqueeze(-1).to(state.dtype)
+        return (state * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp(min=1)
     real = mask.long()
-    place = mask.shape[1] - 1 - real.flip(1).argmax(1) if at_end else real.argmax(1)
+    place = mask.shape[1] - 1 - real.flip(1).argmax(1) if spec.at_end else real.argmax(1)
     return state[torch.arange(len(state), device=state.device), place].unsqueeze(1)
 
 

@@ -46,6 +46,8 @@ def places(choice: Layers, num_layers: int) -> range:
         raise ConfigError(
             f"'{choice}' reads {TOP} layers, and the encoder has {num_layers}. 'mix' reads as many as there are."
         )
+    if choice == "second-to-last" and not num_layers:
+        raise ConfigError("'second-to-last' reads the layer below the last one, and the encoder has none. Use 'last'.")
     if choice == "embeddings":
         return range(1)
     if choice == "mix":

@@ -144,6 +144,18 @@ def plain(folder: Path, rows: list[dict[str, Any]]) -> torch.Tensor:
     return torch.stack(outputs)
 
 
+def test_empty_text_of_a_decoder_is_read_the_same_alone_and_beside_others(tmp_path: Path) -> None:
+    """Its tokenizer adds no special tokens, so that nothing would be left to read."""
+    gpt2 = next(family for family in FAMILIES if family.name == "GPT-2")
+    adapter = adapter_for()
+    loaded = load(families.save(gpt2, tmp_path), adapter)
+    rows: list[dict[str, Any]] = [{"text": "", "label": "negative"}, *SINGLES]
+    together, alone = (logits(loaded, adapter, rows, together=each) for each in (True, False))
+    assert torch.allclose(together, alone, atol=1e-5)
+    unpad.install(loaded.model)
+    assert torch.allclose(logits(loaded, adapter, rows, together=False), alone, atol=1e-5)
+
+
 # Tagging and span QA -------------------------------------------------------------------------------------------
 
 
@@ -278,3 +290,22 @@ def test_padding_of_a_generator_does_not_move_counted_positions(name: str, kind:
     adapter, loaded = with_head(kind, folder)
     together, alone = (outputs(loaded, adapter, ROWS[kind], together=each) for each in (True, False))
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "XLNet"])
+def test_run_of_another_body_is_saved_opened_and_verified(name: str, tmp_path: Path) -> None:
+    """With its own head: GPT-2's on the last token, XLNet's summary of it."""
+    import bertkit
+    from bertkit.workflows.verify import verify
+    from tests.conftest import reviews, write_jsonl
+
+    family = next(family for family in FAMILIES if family.name == name)
+    data = write_jsonl(tmp_path / "reviews.jsonl", reviews(24))
+    settings = {"train.batch_size": 8, "train.epochs": 1, "train.max_length": 64, "eval.resamples": 0}
+    about: dict[str, Any] = {"encoder": families.save(family, tmp_path / "e"), "settings": settings}
+    run = bertkit.finetune(data, runs=tmp_path / "runs", precision="float32", threads=1, **about).run
+    assert verify(run, steps=2).same
+    row = {"text": "the film was good"}
+    ours = bertkit.predict([row["text"]], run=run, precision="float32")[0]["probabilities"]
+    theirs = torch.softmax(plain(run / "model", [row]), -1)[0]
+    assert [ours[label] for label in LABELS] == pytest.approx(theirs.tolist(), abs=1e-5)

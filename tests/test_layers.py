@@ -29,6 +29,7 @@ ORDER = (
         "memory",
         "feeding",
         "vocabulary",
+        "static",
     ),
     *(
         "encoder",
@@ -43,6 +44,7 @@ ORDER = (
         "augmentation",
         "teaching",
         "pretraining",
+        "auxiliary",
         "loop",
         "run",
         "trackers",

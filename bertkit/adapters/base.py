@@ -168,6 +168,10 @@ class Adapter:
         """Return the loss of a batch, summed, with the weight that it must be divided by."""
         raise NotImplementedError
 
+    def weight_of(self, feature: Feature) -> float:
+        """Return what a feature adds to the weight of :meth:`loss`; needed where another loss stands beside it."""
+        raise NotImplementedError
+
     def reduce(self, outputs: Any, batch: Batch) -> Sequence[np.ndarray]:
         """Return one array a feature, on the CPU, with only what :meth:`decode` needs."""
         raise NotImplementedError
@@ -554,11 +558,12 @@ def padded(rows: Sequence[Sequence[int]], value: int, *, left: bool) -> torch.Te
 
 
 def filled(lengths: Sequence[int], *, left: bool, width: int | None = None) -> np.ndarray:
-    """Return where rows of these lengths stand in a table: ``(B, T)`` bool, T the longest, or ``width``."""
+    """Return where rows of these lengths stand in a table: ``(B, T)`` bool, T the longest (or 1), or ``width``."""
     import numpy as np
 
     sizes = np.asarray(lengths)[:, None]
-    places = np.arange(max(lengths) if width is None else width)
+    # At least one, for rows of which a tokenizer without special tokens (GPT-2's) leaves nothing.
+    places = np.arange(max(1, *lengths) if width is None else width)
     return places >= len(places) - sizes if left else places < sizes
 
 

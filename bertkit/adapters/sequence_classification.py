@@ -201,7 +201,7 @@ class SequenceClassification(Adapter):
                     features.append(
                         _feature(start + index, encoding, positions, num_cut, target, with_types=with_types)
                     )
-        return features
+        return _without_empty(features, tokenizer)
 
     def _encodings(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> Sequence[Any]:
         texts = self.texts(examples, "text")
@@ -282,6 +282,10 @@ class SequenceClassification(Adapter):
             return Loss(each.mean(dim=-1).sum(), count)
         total = F.cross_entropy(logits, target, weight=weights, label_smoothing=smoothing, reduction="sum")
         return Loss(total, count if weights is None else weights[target].sum())
+
+    def weight_of(self, feature: Feature) -> float:
+        """Return what a feature adds to the weight of :meth:`loss`."""
+        return 1.0 if self.weights is None or self.kind != "single" else self.weights[feature.target]
 
     def class_weights(self, features: Sequence[Feature]) -> list[float] | None:
         """Return the weight of each label under ``class_weights = "balanced"``, else None.
@@ -560,6 +564,14 @@ def _feature(
     return Feature(
         example=example, input_ids=ids, token_type_ids=types if with_types else None, target=target, num_cut=num_cut
     )
+
+
+def _without_empty(features: list[Feature], tokenizer: PreTrainedTokenizerBase) -> list[Feature]:
+    """Give features without a token one: of an empty text, where a tokenizer adds no special tokens (GPT-2's)."""
+    for feature in (feature for feature in features if not feature.input_ids):
+        feature.input_ids = [tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.pad_token_id]
+        feature.token_type_ids = None if feature.token_type_ids is None else [0]
+    return features
 
 
 def _slide(encoding: Any, segments: Sequence[Sequence[int]], room: int) -> Iterator[tuple[Sequence[int], int]]:

@@ -16,9 +16,9 @@ from bertkit.adapters.base import Adapter, Example, Feature, Prediction
 from bertkit.adapters.sequence_classification import SequenceClassification
 from bertkit.adapters.words import IDEOGRAPHS, of_text
 from bertkit.baselines import Baseline
-from bertkit.baselines import vectors as vector_files
-from bertkit.baselines.vectors import Vectors
 from bertkit.data import Split
+from bertkit.data import word_vectors as vector_files
+from bertkit.data.word_vectors import Vectors
 from bertkit.errors import DataError
 from bertkit.events import Listener, Note, Phase
 

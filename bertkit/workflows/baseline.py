@@ -12,9 +12,9 @@ from bertkit import __version__, adapters, baselines, card
 from bertkit import run as run_folders
 from bertkit.adapters.base import Adapter
 from bertkit.baselines import stored
-from bertkit.baselines import vectors as vector_files
 from bertkit.baselines.stored import Beside
 from bertkit.data import sources
+from bertkit.data import word_vectors as vector_files
 from bertkit.data.sources import Data
 from bertkit.errors import ConfigError, RunError, looked_for
 from bertkit.events import Listener, Note, ignore

@@ -74,6 +74,10 @@ class Distilling(Training):
                 f"The task '{prepared.task.name}' is of type {prepared.task.type}, and a teacher's answers are known "
                 f"for {', '.join(distillation.TYPES)}."
             )
+        if prepared.train.lm_weight:
+            raise ConfigError(
+                "train.lm_weight is set, and a student's loss is that of its teacher and of the labels. Set it to 0."
+            )
         if self.config.general_epochs and prepared.train.patience:
             raise ConfigError(
                 "train.patience counts evaluations without a better score, and the general phase "

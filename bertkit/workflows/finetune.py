@@ -206,9 +206,9 @@ def start_of(name: str | Path, runs: Path, encoder: str, task: Task) -> Run | No
 
 
 def folder_or_name(given: str) -> str:
-    """Return an encoder's folder as an absolute path, and any other name as it is."""
+    """Return an encoder's folder, or its file, as an absolute path, and any other name as it is."""
     folder = looked_for(given, ModelError, "The encoder")
-    return str(folder.resolve()) if given and folder.is_dir() else given
+    return str(folder.resolve()) if given and (folder.is_dir() or folder.is_file()) else given
 
 
 def asked(where: DeviceConfig) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from bertkit import card, config, encoder, processes, vocabulary
+from bertkit import auxiliary, card, config, encoder, processes, vocabulary
 from bertkit.adapters.base import Adapter, Feature, Prediction
 from bertkit.config import DeviceConfig, PredictConfig, PretrainConfig, TrainConfig
 from bertkit.data import Dataset, Split, cache, corpus, pairs
@@ -338,6 +338,8 @@ class Pretraining(Training):
         if faults:
             raise together(faults)
         adapter = _adapter(request)
+        if adapter.config.lm_weight:
+            auxiliary.require_type(request.task)
         self.text = self._read(source, adapter)
         splits: dict[str, Any] = {"train": range(self.text.epochs.size)}
         splits["validation"] = range(min(len(self.text.held_out), request.pretrain.valid_rows))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bertkit import adapters, backends, config, device, encoder, heads, unpad
+from bertkit import adapters, backends, config, device, encoder, heads, static, unpad
 from bertkit.adapters.base import Adapter, Example
 from bertkit.config import Backend, DeviceConfig, EvalConfig, PredictConfig, TrainConfig
 from bertkit.encoder import Encoder, Source
@@ -64,6 +64,7 @@ class Saved:
         """
         head = heads.stored(self.source.folder)
         if backend == "openvino":
+            _refuse_vectors(self.name, self.source.folder)
             _refuse_own_head(self.name, head)
             where = replace(where, device=_cpu(where.device))
         place = device.choose(where)
@@ -115,6 +116,19 @@ class Opened:
         """Free the weights of the torch model, once another one that is trusted computes in its place."""
         if isinstance(self.model, backends.OpenVino) and self.model.trusted:
             self.loaded.model.to("meta")
+
+
+def _refuse_vectors(name: str, folder: Path) -> None:
+    """Refuse to convert a model that has no layers.
+
+    Raises:
+        ConfigError: if it has none.
+    """
+    if static.facts(folder):
+        raise ConfigError(
+            f"--backend openvino makes layers faster, and {name} has none: it is a head on static word vectors. "
+            "--backend torch predicts with it."
+        )
 
 
 def _refuse_own_head(name: str, head: heads.Spec | None) -> None:

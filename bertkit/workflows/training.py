@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bertkit import (
+    auxiliary,
     card,
     compiling,
     config,
@@ -26,6 +28,7 @@ from bertkit import (
     lora,
     processes,
     replicas,
+    static,
     trackers,
     unpad,
 )
@@ -205,6 +208,10 @@ class Training:
         self.runs = Path("runs")
         self.tracking = trackers.Tracking({}, listen)
         self.room: infer.Room | None = None
+        self.language: auxiliary.LanguageModel | None = None
+        """Head of the auxiliary language model, where there is one."""
+        self.table: dict[str, Any] = {}
+        """What is known of the encoder where it is a table of word vectors."""
 
     def run(self, existing: Run | None, runs: Path, out: Path | None) -> Finetuned:
         """Do it all, in a new run folder or in the unfinished one that ``existing`` is."""
@@ -298,12 +305,16 @@ class Training:
             )
             if prepared.train.lora_rank:
                 lora.require()
+            if prepared.train.lm_weight:
+                auxiliary.require_type(prepared.task)
         except BertkitError as error:
             faults.append(error)
         if faults:
             raise together(faults)
         assert source is not None
         assert prepared is not None
+        self.table = static.facts(source.folder)
+        prepared = _holding_vectors(prepared) if self.table else prepared
         wanted = tuple(name for name in prepared.scored if name in request.scored or not request.scored)
         return replace(prepared, scored=wanted), source
 
@@ -407,6 +418,7 @@ class Training:
             new_weights=list(loaded.new_weights),
             layers=layers,
             trained=self._tell_trained(prepared, loaded),
+            **({static.KEY: self.table} if self.table else {}),
             **processes_of(accelerator),
             truncation={
                 name: adapter.truncation(rows, prepared.dataset.splits[name].examples)
@@ -475,6 +487,9 @@ class Training:
             checkpoint_layers(loaded.model, source.name)
         adapter.bind(loaded.tokenizer)
         features = self._encode(prepared, loaded)
+        self._tell_unknown(features, source)
+        if prepared.train.lm_weight:
+            self.language = auxiliary.install(loaded.model, source.name)
         layers = self._quicken(prepared, loaded, accelerator)
         return loaded, features, layers
 
@@ -490,7 +505,10 @@ class Training:
             seed=self.request.seed,
             new_head=bool(self.request.start_from),
             head=heads.asked(
-                prepared.train, auto_class=adapter.auto_class, outputs=adapter.num_outputs or len(adapter.labels)
+                prepared.train,
+                auto_class=adapter.auto_class,
+                outputs=adapter.num_outputs or len(adapter.labels),
+                static=bool(self.table),
             ),
         )
 
@@ -515,6 +533,20 @@ class Training:
             self.tell(Note(message=freezing.said(facts)))
         return facts
 
+    def _tell_unknown(self, features: Mapping[str, Sequence[Feature]], source: Source) -> None:
+        """Note and tell which share of the words a table of vectors does not hold.
+
+        Raises:
+            ModelError: if it holds none of train's.
+        """
+        if self.table:
+            unknown = {
+                name: static.unknown_share(feature.input_ids for feature in rows) for name, rows in features.items()
+            }
+            static.require_known(unknown, source.name)
+            self.tell(Note(message=static.said(self.table, unknown)))
+            self.table = self.table | {"unknown": {name: round(share, 6) for name, share in unknown.items()}}
+
     def _tracked(self, run: Run, done: int) -> trackers.Tracked:
         """Return what trackers are told of a run."""
         record = run.record
@@ -530,6 +562,8 @@ class Training:
 
     def _quicken(self, prepared: Prepared, loaded: Encoder, accelerator: Accelerator) -> dict[str, str]:
         """Let the model run without padding, if it can and may; return how it runs, for ``run.json``."""
+        if self.table:
+            return {"form": "padded", "reason": "a table of word vectors has no layers"}
         if not prepared.train.fast:
             return {"form": "padded", "reason": "train.fast is false"}
         if prepared.train.compile:
@@ -556,6 +590,8 @@ class Training:
             return {"reason": "train.fast is false"}
         if prepared.train.compile:
             return {"reason": "train.compile compiles the plain model"}
+        if prepared.train.lm_weight:
+            return {"reason": "the language model predicts any of its rows"}
         if processes.size() > 1:
             # What is trained is then no parameter of the model, and gradients are exchanged of its parameters.
             return {"reason": "several processes train all rows"}
@@ -628,6 +664,8 @@ class Training:
             return "train.cache_features is false"
         if train.compile:
             return "train.compile compiles the whole model"
+        if train.lm_weight:
+            return "the language model's loss takes the states of all tokens"
         return "what is minimised takes more of the encoder than its head reads" if self.looks_inside else ""
 
     @contextmanager
@@ -656,7 +694,7 @@ class Training:
         **given: Any,
     ) -> Iterator[Event]:
         """Return what the loop yields; ``given`` as for :func:`events_of`."""
-        return events_of(prepared, loaded, train, batches, accelerator, **given)
+        return events_of(prepared, loaded, train, batches, accelerator, language=self.language, **given)
 
     def batches(self, prepared: Prepared, train: Sequence[Feature]) -> TrainingBatches:
         """Return the steps of the training."""
@@ -888,6 +926,13 @@ def follow(data: Data | None, should_stop: Callable[[], bool], began: float) -> 
     return Training(request, ignore, should_stop, began).follow(given)
 
 
+def _holding_vectors(prepared: Prepared) -> Prepared:
+    """Return a training whose word vectors stay as they are, unless the task or ``--set`` says what is frozen."""
+    if "freeze" in prepared.task.settings.get("train", {}) or prepared.train.lora_rank:
+        return prepared
+    return replace(prepared, train=replace(prepared.train, freeze="encoder"))
+
+
 def processes_of(accelerator: Accelerator) -> dict[str, Any]:
     """Return what ``run.json`` says of several processes; nothing of one."""
     if processes.size() == 1:
@@ -896,9 +941,11 @@ def processes_of(accelerator: Accelerator) -> dict[str, Any]:
     return {"processes": {"number": processes.size(), "on_this_machine": processes.local_size(), "engine": kind}}
 
 
-def objective_of(prepared: Prepared) -> loop.Objective:
-    """Return what is minimised: a model's loss on a batch."""
+def objective_of(prepared: Prepared, language: auxiliary.LanguageModel | None = None) -> loop.Objective:
+    """Return what is minimised: a model's loss on a batch, and that of the language model that it is."""
     adapter = prepared.adapter
+    if language is not None:
+        return language.objective(adapter, prepared.train.lm_weight)
 
     def objective(model: Any, batch: Batch) -> Loss:
         with compiling.explained() if prepared.train.compile else nullcontext():
@@ -909,7 +956,10 @@ def objective_of(prepared: Prepared) -> loop.Objective:
 
 def batches_of(prepared: Prepared, train: Sequence[Feature], seed: int) -> TrainingBatches:
     """Return the steps of a training over its features."""
-    return TrainingBatches(
+    kind: Callable[..., TrainingBatches] = TrainingBatches
+    if prepared.train.lm_weight:
+        kind = partial(auxiliary.JointBatches, weights=[prepared.adapter.weight_of(feature) for feature in train])
+    return kind(
         [feature.example for feature in train],
         [len(feature) for feature in train],
         batch_size=prepared.train.batch_size,
@@ -929,21 +979,26 @@ def events_of(
     evaluate: Callable[[], loop.Evaluation],
     should_stop: Callable[[], bool] = lambda: False,
     start: Mapping[str, Any] | None = None,
+    language: auxiliary.LanguageModel | None = None,
 ) -> Iterator[Event]:
     """Return what the loop yields for a task: its loss, its metric, its rows."""
     adapter, rows = prepared.adapter, prepared.dataset.splits["train"]
+
+    def collate(chosen: Sequence[int]) -> Batch:
+        return adapter.collate([train[feature] for feature in chosen])
+
     return loop.training(
         loaded.model,
         batches,
-        objective_of(prepared),
-        collate=lambda chosen: adapter.collate([train[feature] for feature in chosen]),
+        objective_of(prepared, language),
+        collate=auxiliary.collate(adapter, train, batches) if isinstance(batches, auxiliary.JointBatches) else collate,
         config=prepared.train,
         accelerator=accelerator,
         metric=prepared.task.metrics[0],
         better=adapter.better,
         evaluate=evaluate,
         should_stop=should_stop,
-        places=lambda chosen: [rows.place(train[feature].example) for feature in chosen],
+        places=lambda chosen: [rows.place(train[feature % len(train)].example) for feature in chosen],
         start=start,
         plan=loaded.plan,
     )
@@ -992,7 +1047,7 @@ def _refuse_sharded(train: TrainConfig) -> None:
     Raises:
         ConfigError: naming the setting.
     """
-    names = [name for name in ("unfreeze_epochs", "unfreeze_steps", "lora_rank") if getattr(train, name)]
+    names = [name for name in ("unfreeze_epochs", "unfreeze_steps", "lora_rank", "lm_weight") if getattr(train, name)]
     if names:
         raise ConfigError(
             f"train.{names[0]} is {getattr(train, names[0])}, which does not go with FSDP2. --processes N without a "

@@ -19,8 +19,9 @@ from bertkit.adapters.base import Adapter
 from bertkit.adapters.sequence_classification import SequenceClassification
 from bertkit.baselines import sequence_classification as models
 from bertkit.baselines import span_qa as spans
-from bertkit.baselines import stored, vectors
+from bertkit.baselines import stored
 from bertkit.cli import app
+from bertkit.data import word_vectors
 from bertkit.errors import ConfigError, DataError, RunError, TaskError
 from bertkit.events import ignore
 from bertkit.workflows import standing
@@ -376,7 +377,7 @@ def test_vectors_of_pairs_see_both_texts(tmp_path: Path) -> None:
 def test_only_wanted_words_are_kept_and_the_first_of_two(tmp_path: Path) -> None:
     file = tmp_path / "v.txt"
     file.write_text("a 1 2\nb 3 4\na 5 6\n. . 7 8\n")
-    found = vectors.read(file, {"a", ". ."})
+    found = word_vectors.read(file, {"a", ". ."})
     assert found.rows == {"a": 0, ". .": 1}
     assert found.table.tolist() == [[1, 2], [7, 8]]
     assert found.table.dtype == "float32"
@@ -386,7 +387,7 @@ def test_only_wanted_words_are_kept_and_the_first_of_two(tmp_path: Path) -> None
 def test_damaged_lines_are_left_out_and_named(tmp_path: Path) -> None:
     file = tmp_path / "v.txt"
     file.write_bytes(b"9 2\na 1 2\nb 3\nc 1 2 3\nd x 1\ne 1 nan\nf\xff 1 2\ng 1 2\nh 1 2\ni 1 2\nj 1 2\nk 1 2\n")
-    found = vectors.read(file, {"a", "d", "e", "g"})
+    found = word_vectors.read(file, {"a", "d", "e", "g"})
     assert set(found.rows) == {"a", "g"}
     assert found.damage.startswith(
         "5 damaged lines are left out: v.txt:3: has 1 numbers, and the first line says 2; v.txt:4: has more than 2 "
@@ -410,9 +411,9 @@ def test_files_that_hold_no_vectors_are_refused(tmp_path: Path) -> None:
     prose.write_text("this is no vector\nneither is this one\n")
     other.write_text("nothing 1 2\n")
     with pytest.raises(DataError, match=r"v\.bin is no text file of word vectors \(v\.bin:2: not UTF-8"):
-        vectors.read(binary, {"a"})
+        word_vectors.read(binary, {"a"})
     with pytest.raises(DataError, match=r"word2vec's binary format must be saved as text first"):
-        vectors.read(prose, {"this", "neither"})
+        word_vectors.read(prose, {"this", "neither"})
     with pytest.raises(DataError, match=r"other\.txt has none of the 18 words of the data"):
         baseline(reviews(80), tmp_path, vectors=other)
     with pytest.raises(DataError, match=r"--vectors .*none\.txt: there is no such file"):

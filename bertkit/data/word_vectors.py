@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +36,8 @@ class Vectors:
     """``(n, D)`` float32."""
     damage: str = ""
     """What is wrong with the file, with its lines; empty where nothing is."""
+    whole: bool = True
+    """Whether the file was read to its end."""
 
 
 def check_readable(path: Path) -> None:
@@ -49,14 +50,15 @@ def check_readable(path: Path) -> None:
         raise DataError(f"--vectors {path}: there is no such file.")
 
 
-def read(path: Path, wanted: Collection[str]) -> Vectors:
+def read(path: Path, wanted: Collection[str] | None, *, most: int = 0) -> Vectors:
     """Read the vectors of the words in ``wanted``; of the others nothing is kept.
 
     A damaged line is left out and named in ``damage``. Of a word that is there twice, the first is taken.
 
     Args:
         path: the file.
-        wanted: words as they are written in the file.
+        wanted: words as they are written in the file; None is all.
+        most: read no further than so many words; 0 is to the end.
 
     Raises:
         DataError: if it cannot be read, or is no file of word vectors.
@@ -66,7 +68,7 @@ def read(path: Path, wanted: Collection[str]) -> Vectors:
     with _opened(path) as file:
         reader = _Reader(Lines(file, path.name, str(path)))
         found: dict[str, np.ndarray] = {}
-        for word, numbers in reader.words(wanted):
+        for word, numbers in reader.words(wanted, most):
             found.setdefault(word, numbers)
     if reader.num_good < SUSPECT * (reader.num_good + len(reader.damaged)) or not reader.num_good:
         first = f" ({reader.damaged[0]})" if reader.damaged else ""
@@ -75,7 +77,8 @@ def read(path: Path, wanted: Collection[str]) -> Vectors:
             "word2vec's binary format must be saved as text first."
         )
     table = np.array(list(found.values()), dtype=np.float32).reshape(len(found), reader.size)
-    return Vectors(rows={word: row for row, word in enumerate(found)}, table=table, damage=reader.damage())
+    rows = {word: row for row, word in enumerate(found)}
+    return Vectors(rows=rows, table=table, damage=reader.damage(), whole=reader.whole)
 
 
 class _Reader:
@@ -89,16 +92,21 @@ class _Reader:
         """Words that the first line says there are; 0 where it says nothing."""
         self.num_good = 0
         self.damaged: list[str] = []
+        self.whole = True
 
-    def words(self, wanted: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield the words that are wanted, each with its numbers ``(D,)`` float32."""
+    def words(self, wanted: Collection[str] | None, most: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the words that are wanted, each with its numbers ``(D,)`` float32; no further than ``most`` words."""
         for line in self.lines:
             if self.lines.number == 1 and self._is_head(line):
                 continue
+            if most and self.num_good == most:
+                self.whole = False
+                return
             word, text = self._parts(line.rstrip())
             fault = self.lines.fault or self._fault(word, text)
-            numbers = None if fault or word not in wanted else _numbers(text)
-            if not fault and word in wanted and numbers is None:
+            needed = wanted is None or word in wanted
+            numbers = None if fault or not needed else _numbers(text)
+            if not fault and needed and numbers is None:
                 fault = "holds something that is no finite number"
             if fault:
                 self.damaged.append(f"{self.lines.place(self.lines.number)}: {fault}")
@@ -137,7 +145,7 @@ class _Reader:
             lines = "line is" if len(self.damaged) == 1 else "lines are"
             faults.append(f"{len(self.damaged)} damaged {lines} left out: {joined(self.damaged, most=NAMED)}")
         there = self.num_good + len(self.damaged)
-        if self.promised and there != self.promised:
+        if self.whole and self.promised and there != self.promised:
             faults.append(
                 f"{self.lines.where} says that it holds {self.promised} words, and has {there}: is it cut off?"
             )
@@ -149,10 +157,12 @@ def _numbers(text: list[str]) -> np.ndarray | None:
     import numpy as np
 
     try:
-        values = [float(each) for each in text]
+        values = np.array(list(map(float, text)))
     except ValueError:
         return None
-    return np.array(values, dtype=np.float32) if all(map(math.isfinite, values)) else None
+    with np.errstate(over="ignore"):
+        found = values.astype(np.float32)
+    return found if np.isfinite(found).all() else None
 
 
 @contextmanager
