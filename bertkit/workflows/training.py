@@ -222,9 +222,13 @@ class Training:
         prepared, source = self.check()
         record = self.facts(prepared, source)
         short = f"{prepared.task.name.replace('/', '-')}-{source.short_name}"
-        # Another process, started at the same time with the same --out, may have made it meanwhile.
-        made = out if out and (out / "run.json").is_file() else None
-        folder = made or new_folder(runs, name=short, out=out)
+        try:
+            folder = new_folder(runs, name=short, out=out)
+        except RunError:
+            # Another process, started at the same time with the same --out, may have made it meanwhile.
+            if out is None or not (out / "run.json").is_file():
+                raise
+            folder = out
         try:
             with locks.run_folder(folder):
                 if (folder / "run.json").exists():
