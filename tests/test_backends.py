@@ -65,12 +65,14 @@ def gap(one: Any, other: Any) -> float:
 # Without the package ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_missing_package_is_said_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"openvino needs a package .* pip install 'bertkit\[openvino\]'\."):
         load(Path("no-such-run"))
 
 
+@pytest.mark.slow
 def test_unknown_backend_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"--backend openvin: there is torch and openvino\. Did you mean 'openvino'\?"
@@ -81,11 +83,13 @@ def test_unknown_backend_is_refused() -> None:
 # Agreement ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_equal_results_agree() -> None:
     rows = [np.array([1.0, -2.0], dtype=np.float32)] * 10
     backends.agree(rows, rows, name="m", precision="float32")
 
 
+@pytest.mark.slow
 def test_one_row_of_ten_may_differ_more_in_rounding_but_not_by_much() -> None:
     rows = [np.array([1.0, -2.0], dtype=np.float32)] * 10
     near = [*rows[:9], rows[9] + np.float32(0.15)]
@@ -96,12 +100,14 @@ def test_one_row_of_ten_may_differ_more_in_rounding_but_not_by_much() -> None:
         backends.agree([*near[:8], near[9], near[9]], rows, name="m", precision="bf16")
 
 
+@pytest.mark.slow
 def test_not_a_number_is_no_agreement() -> None:
     row = np.array([1.0, -2.0], dtype=np.float32)
     with pytest.raises(ModelError, match="does not predict what torch does"):
         backends.agree([row * np.float32(np.nan)], [row], name="m", precision="float32")
 
 
+@pytest.mark.slow
 def test_spans_agree_where_two_are_about_as_good() -> None:
     torchs = np.array([[0, 0, 1.0], [3, 4, 5.0], [7, 8, 4.999], [9, 9, -np.inf]])
     swapped = np.array([[0, 0, 1.0], [7, 8, 5.0], [3, 4, 4.999], [9, 9, -np.inf]])
@@ -110,6 +116,7 @@ def test_spans_agree_where_two_are_about_as_good() -> None:
     assert backends.gap(elsewhere, torchs) == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_other_number_of_results_is_no_agreement() -> None:
     assert backends.gap(np.zeros((2, 3), np.float32), np.zeros((3, 3), np.float32)) == np.inf
 
@@ -123,6 +130,7 @@ def test_classifier_predicts_what_torch_predicts(run: Path) -> None:
     assert gap(found, load(run, "torch")(texts())) < 1e-5
 
 
+@pytest.mark.slow
 @needs_openvino
 @pytest.mark.parametrize("chunk", [1, 5, 4096])
 def test_rows_come_out_in_order_whatever_the_chunk(chunk: int, run: Path) -> None:
@@ -132,6 +140,7 @@ def test_rows_come_out_in_order_whatever_the_chunk(chunk: int, run: Path) -> Non
     assert gap([prediction for _, prediction in pairs], load(run, "torch")(texts())) < 1e-5
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_tagger_predicts_what_torch_predicts(tagging_run: Path, tmp_path: Path) -> None:
     run = copied(tagging_run, tmp_path)
@@ -139,6 +148,7 @@ def test_tagger_predicts_what_torch_predicts(tagging_run: Path, tmp_path: Path) 
     assert gap(load(run)(rows), load(run, "torch")(rows)) < 1e-5
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_span_model_predicts_what_torch_predicts(questions_run: Path, tmp_path: Path) -> None:
     run = copied(questions_run, tmp_path)
@@ -146,6 +156,7 @@ def test_span_model_predicts_what_torch_predicts(questions_run: Path, tmp_path: 
     assert gap(load(run)(rows), load(run, "torch")(rows)) < 1e-4
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_bf16_gives_the_labels_of_float32(run: Path) -> None:
     found, wanted = load(run, precision="bf16")(texts()), load(run, "torch")(texts())
@@ -154,6 +165,7 @@ def test_bf16_gives_the_labels_of_float32(run: Path) -> None:
     assert [found[n]["label"] for n in sure] == [wanted[n]["label"] for n in sure]
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_model_is_converted_and_compared_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted((run / "model").iterdir())
@@ -172,6 +184,7 @@ def test_model_is_converted_and_compared_once(run: Path, monkeypatch: pytest.Mon
     load(run)(texts())
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_few_rows_are_compared_until_they_are_enough(run: Path) -> None:
     predictor = load(run)
@@ -181,11 +194,13 @@ def test_few_rows_are_compared_until_they_are_enough(run: Path) -> None:
     assert predictor.opened.model.trusted  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_no_rows_are_no_comparison(run: Path) -> None:
     assert load(run)([]) == []
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_changed_model_is_converted_anew(run: Path) -> None:
     import torch
@@ -200,6 +215,7 @@ def test_changed_model_is_converted_anew(run: Path) -> None:
     assert len(conversions(run)) == 2
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_disagreement_ends_the_command(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call = backends.OpenVino.__call__
@@ -216,6 +232,7 @@ def test_disagreement_ends_the_command(run: Path, monkeypatch: pytest.MonkeyPatc
     assert not (model.parent / "compared.json").exists()
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_family_that_cannot_be_converted_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import openvino
@@ -230,6 +247,7 @@ def test_family_that_cannot_be_converted_is_one_line(run: Path, monkeypatch: pyt
         load(run)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_conversion_sends_nothing_to_its_makers(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from openvino.tools.ovc import convert_impl, telemetry_stub, telemetry_utils
@@ -243,12 +261,14 @@ def test_conversion_sends_nothing_to_its_makers(run: Path, monkeypatch: pytest.M
     assert convert_impl.tm is telemetry_utils.tm is before
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_other_device_than_the_cpu_is_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match="--backend openvino runs on the CPU, and --device is cuda"):
         load(run, device="cuda")
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_model_that_is_no_runs_is_kept_in_the_users_cache(run: Path, tmp_path: Path) -> None:
     before = sorted(path.name for path in (run / "model").iterdir())
@@ -258,6 +278,7 @@ def test_model_that_is_no_runs_is_kept_in_the_users_cache(run: Path, tmp_path: P
     assert sorted(path.name for path in (run / "model").iterdir()) == before
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_place_that_cannot_be_written_costs_a_conversion_each_time(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any, **options: Any) -> None:
@@ -270,6 +291,7 @@ def test_place_that_cannot_be_written_costs_a_conversion_each_time(run: Path, mo
     assert not conversions(run.parent)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_command_writes_the_same_rows(run: Path, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "new.jsonl", [{"text": text} for text in texts()])

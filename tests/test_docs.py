@@ -238,6 +238,7 @@ def place(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @named([page for page in RUN if blocks(page, "python")])
 def test_python_blocks_run(page: Path, place: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "page"}

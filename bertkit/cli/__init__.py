@@ -1,5 +1,6 @@
 """The command line: parse, call the workflow, render. One file a command."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -54,6 +55,14 @@ def top(
         processes.refuse(f"'{context.invoked_subcommand}'", "Start it without a launcher.")
 
 
+def _interrupted(end: BaseException) -> bool:
+    """Say whether Typer made an exit of Ctrl-C."""
+    before: BaseException | None = end
+    while before is not None and not isinstance(before, KeyboardInterrupt):
+        before = before.__context__
+    return before is not None
+
+
 def main() -> None:
     """Run the command line; a bertkit error is one line on stderr and exit code 1."""
     from bertkit.cli import console, voice
@@ -66,7 +75,10 @@ def main() -> None:
             app()
         finally:
             console.flush()
-    except SystemExit:
+    except SystemExit as end:
+        if processes.size() > 1 and _interrupted(end):
+            # Another may wait for this one where no interrupt reaches it, and is let go when this one is gone.
+            os._exit(130)
         # None ends before all are done: a launcher would end the others.
         processes.leave()
         raise

@@ -71,6 +71,7 @@ def test_conll_file_scores_as_eval_does(columns: int, bertkit: Any, tagger: Path
     assert 0 < scores["f1"] < 1
 
 
+@pytest.mark.slow
 def test_conll_of_raw_texts_has_their_words(bertkit: Any, tagger: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "new.jsonl", [{"text": "a good\tfilm, bad."}, {"text": ""}, {"text": "好 good"}])
     done = bertkit("predict", source, "--run", tagger, "--format", "conll", *COMMON)
@@ -81,6 +82,7 @@ def test_conll_of_raw_texts_has_their_words(bertkit: Any, tagger: Path, tmp_path
     assert "good\tB-JOY" in done.out.splitlines()
 
 
+@pytest.mark.slow
 def test_jsonl_is_the_format_by_default(bertkit: Any, tagger: Path, tmp_path: Path) -> None:
     source = write_conll(tmp_path / "dev.conll", sentences(4))
     plain, named = (
@@ -92,6 +94,7 @@ def test_jsonl_is_the_format_by_default(bertkit: Any, tagger: Path, tmp_path: Pa
     assert all(len(row["prediction"]["tags"]) == len(row["tokens"]) for row in rows)
 
 
+@pytest.mark.slow
 def test_text_on_the_command_line_is_tagged(bertkit: Any, tagger: Path) -> None:
     done = bertkit("predict", "--text", "a good bright film was bad", "--run", tagger, *COMMON)
     assert done.code == 0, done.err
@@ -102,6 +105,7 @@ def test_text_on_the_command_line_is_tagged(bertkit: Any, tagger: Path) -> None:
     assert columns.out.strip().splitlines() == ["good\tB-JOY", "film\tO"]
 
 
+@pytest.mark.slow
 def test_decoding_is_chosen_on_the_command_line(bertkit: Any, tagger: Path) -> None:
     done = bertkit("predict", "--text", "good", "--run", tagger, "--set", "eval.decode=argmax", *COMMON)
     assert done.code == 0, done.err
@@ -132,6 +136,7 @@ def test_squad_file_scores_as_eval_does(bertkit: Any, answerer: Path, tmp_path: 
     assert 0 < scores["exact_match"] < scores["f1"] < 100
 
 
+@pytest.mark.slow
 def test_squad_1_file_scores_as_eval_does(bertkit: Any, answerer: Path, tmp_path: Path) -> None:
     rows = [row | {"id": n} for n, row in enumerate(questions(20, seed=7))]
     source = write_squad(tmp_path / "dev.json", rows)
@@ -146,6 +151,7 @@ def test_squad_1_file_scores_as_eval_does(bertkit: Any, answerer: Path, tmp_path
     assert (scores["exact_match"], scores["f1"]) == (result["exact_match"], result["f1"])
 
 
+@pytest.mark.slow
 def test_squad_of_flat_rows_needs_their_ids(bertkit: Any, answerer: Path, tmp_path: Path) -> None:
     rows = [{key: row[key] for key in ("id", "question", "context")} for row in questions(3)]
     done = bertkit("predict", write_jsonl(tmp_path / "a.jsonl", rows), "--run", answerer, "--format", "squad", *COMMON)
@@ -157,6 +163,7 @@ def test_squad_of_flat_rows_needs_their_ids(bertkit: Any, answerer: Path, tmp_pa
     assert not (tmp_path / "o.json").exists()
 
 
+@pytest.mark.slow
 def test_next_best_answers_on_the_command_line(bertkit: Any, answerer: Path, tmp_path: Path) -> None:
     source = write_squad(tmp_path / "x.json", questions(2))
     done = bertkit("predict", source, "--run", answerer, "--set", "options.alternatives=3", *COMMON)
@@ -164,6 +171,7 @@ def test_next_best_answers_on_the_command_line(bertkit: Any, answerer: Path, tmp
     assert [len(json.loads(line)["prediction"]["alternatives"]) for line in done.out.splitlines()] == [3, 3]
 
 
+@pytest.mark.slow
 def test_text_alone_is_no_question(bertkit: Any, answerer: Path) -> None:
     line = one_error(bertkit("predict", "--text", "was it", "--run", answerer, *COMMON))
     assert line == "error: span-qa needs a question and a context: give rows that have both."
@@ -172,6 +180,7 @@ def test_text_alone_is_no_question(bertkit: Any, answerer: Path) -> None:
 # What is refused -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "format", "message"),
     [
@@ -195,6 +204,7 @@ def test_format_of_another_type_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_format_that_classification_does_not_write_is_refused(
     bertkit: Any,
     finished_run: Path,
@@ -208,6 +218,7 @@ def test_format_that_classification_does_not_write_is_refused(
 # check and tasks new -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_check_shows_entities_and_refuses_a_foreign_tag(bertkit: Any, tiny_encoder: Path, tmp_path: Path) -> None:
     source = write_conll(tmp_path / "x.conll", sentences(30))
     flags = ("--encoder", tiny_encoder, "--set", "train.max_length=64")
@@ -221,6 +232,7 @@ def test_check_shows_entities_and_refuses_a_foreign_tag(bertkit: Any, tiny_encod
     assert "tag 'B-WOE' is not one of 'O', 'B-JOY', 'I-JOY'" in done.out
 
 
+@pytest.mark.slow
 def test_check_shows_what_answers_are_lost(bertkit: Any, tiny_encoder: Path, tmp_path: Path) -> None:
     rows = questions(30, unanswered=3)
     rows[0]["answers"] = {"text": ["nowhere"], "answer_start": [3]}
@@ -233,6 +245,7 @@ def test_check_shows_what_answers_are_lost(bertkit: Any, tiny_encoder: Path, tmp
     assert "question 'q0': answer 'nowhere' is not where it is said to be and occurs never" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["token-tagging", "span-qa"])
 def test_new_task_file_is_written_and_trains(kind: str, bertkit: Any, tiny_encoder: Path, tmp_path: Path) -> None:
     if kind == "span-qa":

@@ -163,6 +163,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proxy")
 def test_probe_is_empty_where_something_listens(tmp_path: Path) -> None:
     with serve(tmp_path) as server:
@@ -170,6 +171,7 @@ def test_probe_is_empty_where_something_listens(tmp_path: Path) -> None:
         assert server.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proxy")
 def test_probe_says_refused_at_once() -> None:
     start = time.perf_counter()
@@ -177,6 +179,7 @@ def test_probe_says_refused_at_once() -> None:
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proxy")
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems complete the connection in the kernel")
 def test_probe_gives_up_on_a_black_hole() -> None:
@@ -186,6 +189,7 @@ def test_probe_gives_up_on_a_black_hole() -> None:
         assert 0.4 < time.perf_counter() - start < 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proxy")
 def test_probe_names_an_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any, **__: Any) -> None:
@@ -195,6 +199,7 @@ def test_probe_names_an_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hub.invalid is not known here" in hub.probe("https://hub.invalid")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proxy")
 def test_probe_does_not_wait_for_a_hanging_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
@@ -210,6 +215,7 @@ def test_probe_does_not_wait_for_a_hanging_name_server(monkeypatch: pytest.Monke
     release.set()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proxy")
 def test_probe_takes_the_address_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(tmp_path) as server:
@@ -219,6 +225,7 @@ def test_probe_takes_the_address_that_answers(tmp_path: Path, monkeypatch: pytes
         assert hub.probe("http://two.invalid") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proxy")
 def test_probe_tries_the_proxy_instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serve(tmp_path) as server:
@@ -228,6 +235,7 @@ def test_probe_tries_the_proxy_instead(tmp_path: Path, monkeypatch: pytest.Monke
     assert "refused" in hub.probe("https://hub.invalid")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proxy")
 def test_probe_honours_no_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", nowhere())
@@ -236,6 +244,7 @@ def test_probe_honours_no_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert hub.probe(server.url) == ""
 
 
+@pytest.mark.slow
 def test_probe_names_an_endpoint_without_a_scheme() -> None:
     assert re.search("must begin with https://", hub.probe("hf-mirror.invalid"))
 
@@ -243,6 +252,7 @@ def test_probe_names_an_endpoint_without_a_scheme() -> None:
 # --- find_model: with the Hub ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_find_model_fetches_what_is_needed_and_no_code(root: Path, home: Path) -> None:
     with serve(root) as server:
         result = call(server.env(home), model=NAME)
@@ -267,6 +277,7 @@ def test_find_model_uses_a_whole_cache_without_a_request(root: Path, home: Path)
     assert call(dead, model=NAME, revision=first["revision"])["path"] == first["path"]
 
 
+@pytest.mark.slow
 def test_find_model_reads_a_cache_that_huggingface_hub_filled(root: Path, home: Path) -> None:
     with serve(root) as server:
         code = f"from huggingface_hub import snapshot_download; snapshot_download({NAME!r})"
@@ -276,6 +287,7 @@ def test_find_model_reads_a_cache_that_huggingface_hub_filled(root: Path, home: 
         assert server.requests == []
 
 
+@pytest.mark.slow
 def test_find_model_takes_a_revision(root: Path, home: Path) -> None:
     other = make_model_repo(root, NAME, {**MODEL_FILES, "vocab.txt": b"other\n"}, revision="refs/pr/1")
     with serve(root) as server:
@@ -285,6 +297,7 @@ def test_find_model_takes_a_revision(root: Path, home: Path) -> None:
     assert call(environment(home, HF_ENDPOINT=nowhere()), model=NAME, revision="refs/pr/1")["path"] == result["path"]
 
 
+@pytest.mark.slow
 def test_find_model_takes_all_shards(root: Path, home: Path) -> None:
     shards = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
     index = json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}).encode()
@@ -310,6 +323,7 @@ def test_find_model_sends_the_users_token_to_a_private_repository(root: Path, ho
 # --- find_model: what can be wrong with a repository -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_find_model_names_a_missing_repository(root: Path, home: Path) -> None:
     with serve(root) as server:
         result = refused(server.env(home), "The Hub has no encoder 'tiny/bart'", model="tiny/bart")
@@ -317,11 +331,13 @@ def test_find_model_names_a_missing_repository(root: Path, home: Path) -> None:
     assert result["seconds"] < 15
 
 
+@pytest.mark.slow
 def test_find_model_names_a_missing_revision(root: Path, home: Path) -> None:
     with serve(root) as server:
         refused(server.env(home), "tiny/bert' has no revision 'v9'.*/tiny/bert/tree/main", model=NAME, revision="v9")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [401, 403])
 def test_find_model_names_the_page_of_a_gated_repository(root: Path, home: Path, status: int) -> None:
     with serve(root, gated={NAME: status}) as server:
@@ -330,12 +346,14 @@ def test_find_model_names_the_page_of_a_gated_repository(root: Path, home: Path,
     assert TOKEN not in result["message"]
 
 
+@pytest.mark.slow
 def test_find_model_refuses_a_name_that_is_none(root: Path, home: Path) -> None:
     with serve(root) as server:
         refused(server.env(home), "'tiny bert' is no name of a Hub repository", model="tiny bert")
         assert server.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("safe", [False, True])
 def test_find_model_refuses_pickled_weights_with_the_way_out(root: Path, home: Path, safe: bool) -> None:
     pickled = {name: body for name, body in MODEL_FILES.items() if name != "model.safetensors"}
@@ -348,6 +366,7 @@ def test_find_model_refuses_pickled_weights_with_the_way_out(root: Path, home: P
         assert not [request for request in server.requests if ".bin" in request]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lacking", "match"),
     [
@@ -365,6 +384,7 @@ def test_find_model_names_what_a_repository_lacks(root: Path, home: Path, lackin
 # --- find_model: without the Hub -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_find_model_fails_fast_where_nothing_listens(home: Path) -> None:
     env = environment(home, HF_ENDPOINT=nowhere())
     start = time.perf_counter()
@@ -373,6 +393,7 @@ def test_find_model_fails_fast_where_nothing_listens(home: Path) -> None:
     assert result["heavy"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems complete the connection in the kernel")
 def test_find_model_fails_within_two_seconds_in_a_black_hole(home: Path) -> None:
     with deaf() as address:
@@ -381,6 +402,7 @@ def test_find_model_fails_within_two_seconds_in_a_black_hole(home: Path) -> None
         assert time.perf_counter() - start < 15  # the process' own start is in it
 
 
+@pytest.mark.slow
 def test_find_model_fails_fast_without_dns(home: Path) -> None:
     start = time.perf_counter()
     refused(environment(home, HF_ENDPOINT="https://hub.invalid"), "hub.invalid", model=NAME)
@@ -411,11 +433,13 @@ def test_find_model_completes_a_cache_that_lacks_a_file(root: Path, home: Path) 
     assert (path / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_find_model_waits_for_a_busy_hub(root: Path, home: Path) -> None:
     with serve(root, unavailable=1) as server:
         assert "revision" in call(server.env(home), model=NAME)
 
 
+@pytest.mark.slow
 def test_find_model_gives_up_on_a_hub_that_stays_busy(root: Path, home: Path) -> None:
     with serve(root, unavailable=ALWAYS) as server:
         result = refused(server.env(home), "The Hub answers 503 when asked for the encoder.*minilm", model=NAME)
@@ -429,6 +453,7 @@ def test_find_model_gives_up_where_only_files_answer_503(root: Path, home: Path)
     assert result["seconds"] < 20  # the clients alone retry for 23 s
 
 
+@pytest.mark.slow
 def test_find_model_resumes_a_cut_download(root: Path, home: Path) -> None:
     with serve(root, cut=50_000, cut_times=1, on="GET .*safetensors") as server:
         result = call(server.env(home), model=NAME)
@@ -459,6 +484,7 @@ def test_find_model_bears_a_hub_that_takes_some_seconds(root: Path, home: Path) 
         assert "path" in call(server.env(home), model=NAME)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_find_model_names_a_cache_that_cannot_be_written(root: Path, home: Path) -> None:
     home.mkdir()
@@ -468,6 +494,7 @@ def test_find_model_names_a_cache_that_cannot_be_written(root: Path, home: Path)
     home.chmod(0o700)
 
 
+@pytest.mark.slow
 def test_find_model_names_a_shard_that_is_listed_and_not_there(root: Path, home: Path) -> None:
     index = json.dumps({"weight_map": {"a": "elsewhere.safetensors"}}).encode()
     small = {name: body for name, body in MODEL_FILES.items() if name != "model.safetensors"}
@@ -476,17 +503,20 @@ def test_find_model_names_a_shard_that_is_listed_and_not_there(root: Path, home:
         refused(server.env(home), "lists elsewhere.safetensors in model.safetensors.index.json", model="big/bert")
 
 
+@pytest.mark.slow
 def test_find_model_names_a_certificate_that_is_not_trusted() -> None:
     error = ConnectionError("certificate verify failed")
     error.__cause__ = ssl.SSLCertVerificationError(1, "certificate verify failed")
     assert re.search("is not trusted .*SSL_CERT_FILE", hub._explain(hub._Request(repo=NAME), error))
 
 
+@pytest.mark.slow
 def test_find_model_names_a_full_disk() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/cache/x")
     assert re.search("cannot be kept .*No space left.*HF_HOME", hub._explain(hub._Request(repo=NAME), full))
 
 
+@pytest.mark.slow
 def test_no_message_shows_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "plain-secret")
     with (
@@ -496,6 +526,7 @@ def test_no_message_shows_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError(f"{TOKEN} and plain-secret")
 
 
+@pytest.mark.slow
 def test_find_model_shows_no_password_of_the_endpoint(home: Path) -> None:
     address = nowhere().replace("//", "//me:secret@")
     result = refused(environment(home, HF_ENDPOINT=address), "the Hub at http://127.0.0.1:", model=NAME)
@@ -538,6 +569,7 @@ def test_load_dataset_reads_a_cache_that_datasets_filled(glue: Path, home: Path)
         assert server.requests == []
 
 
+@pytest.mark.slow
 def test_load_dataset_does_not_take_another_commit_for_the_one_asked_for(glue: Path, filled: Path) -> None:
     env = environment(filled, HF_HUB_OFFLINE="1")
     refused(
@@ -568,6 +600,7 @@ def test_load_dataset_suggests_a_configuration(glue: Path, home: Path) -> None:
         refused(server.env(home), "several configurations, cola, sst2.*--set data.name=cola", **GLUE | {"name": ""})
 
 
+@pytest.mark.slow
 def test_load_dataset_fails_fast_where_nothing_listens(home: Path) -> None:
     start = time.perf_counter()
     match = r"data set 'nyu-mll/glue' \(sst2\) is not in the cache, and the Hub .*--data DIR.*classic GLUE.*SST-2/"
@@ -577,6 +610,7 @@ def test_load_dataset_fails_fast_where_nothing_listens(home: Path) -> None:
     refused(environment(home, HF_ENDPOINT=nowhere()), "Ways out: --data FILE, or a cache", **GLUE | {"folder": ""})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
 def test_load_dataset_offline_names_what_is_missing(home: Path, variable: str) -> None:
     refused(environment(home, **{variable: "1"}), "is not in the cache, and offline mode", **GLUE)
@@ -641,6 +675,7 @@ def test_load_dataset_waits_ten_seconds_for_a_slow_hub(glue: Path, home: Path) -
     assert 9.5 < result["seconds"] < 30
 
 
+@pytest.mark.slow
 def test_named_reads_labels_inside_lists_and_dicts() -> None:
     datasets = pytest.importorskip("datasets")
     label = datasets.ClassLabel(names=["O", "B-PER"])

@@ -88,6 +88,7 @@ def test_columns_of_a_tagger_are_merged(tagging_run: Path, tmp_path: Path) -> No
         merge(out, format="squad")
 
 
+@pytest.mark.slow
 def test_answers_by_id_are_merged(questions_run: Path, tmp_path: Path) -> None:
     source, out = write_jsonl(tmp_path / "new.jsonl", questions(7)), tmp_path / "o.json"
     predict(source, tmp_path / "w.json", questions_run, format="squad")
@@ -250,6 +251,7 @@ def test_parts_of_two_divisions_are_refused(three: Path, finished_run: Path, tmp
         merge(three)
 
 
+@pytest.mark.slow
 def test_parts_of_two_models_are_refused(three: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     other = train(reviews(40), encoder=tiny_encoder, out=tmp_path / "other").run
     shutil.rmtree(folder(three, "2/3"))

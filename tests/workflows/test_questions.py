@@ -116,6 +116,7 @@ def unlabelled(number: int, *, seed: int = 5, unanswered: int = 4) -> Rows:
 # Forms of data -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_form
 def test_same_questions_in_any_form_make_the_same_model(
     form: str, tiny_encoder: Path, plain_run: Path, tmp_path: Path

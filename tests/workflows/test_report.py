@@ -29,6 +29,7 @@ def own_run(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "runs" / "one"))
 
 
+@pytest.mark.slow
 def test_report_stands_beside_the_scores(own_run: Path) -> None:
     found = evaluate(own_run)
     assert found.report == own_run / "report.html"
@@ -39,12 +40,14 @@ def test_report_stands_beside_the_scores(own_run: Path) -> None:
     assert f"{found.scores['accuracy']:.4f}" in html
 
 
+@pytest.mark.slow
 def test_report_of_other_rows_does_not_replace_that_of_validation(own_run: Path, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "more.jsonl", reviews(12, seed=9))
     assert evaluate(own_run, data=data).report == own_run / "evals" / "more" / "report.html"
     assert not (own_run / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_report_goes_where_it_is_wanted(own_run: Path, tmp_path: Path) -> None:
     assert evaluate(own_run, report=tmp_path / "a" / "b.html").report == tmp_path / "a" / "b.html"
     assert (tmp_path / "a" / "b.html").is_file()
@@ -52,6 +55,7 @@ def test_report_goes_where_it_is_wanted(own_run: Path, tmp_path: Path) -> None:
     assert not (own_run / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_model_outside_a_run_has_a_report_only_where_one_is_named(own_run: Path, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "more.jsonl", reviews(12, seed=9))
     model = Path(shutil.copytree(own_run / "model", tmp_path / "model"))
@@ -59,6 +63,7 @@ def test_model_outside_a_run_has_a_report_only_where_one_is_named(own_run: Path,
     assert evaluate(model, data=data, report=tmp_path / "x.html").report == tmp_path / "x.html"
 
 
+@pytest.mark.slow
 def test_rows_that_hold_html_are_shown(own_run: Path, tmp_path: Path) -> None:
     rows = [row | {"text": f"{row['text']} {EVIL}", "label": "negative"} for row in reviews(20, seed=9)]
     html = evaluate(own_run, data=write_jsonl(tmp_path / "evil.jsonl", rows)).report.read_text(encoding="utf-8")
@@ -67,6 +72,7 @@ def test_rows_that_hold_html_are_shown(own_run: Path, tmp_path: Path) -> None:
     assert "<img" not in html
 
 
+@pytest.mark.slow
 def test_cut_texts_are_counted_and_scored_apart(own_run: Path, tmp_path: Path) -> None:
     rows = reviews(20, seed=9)
     rows[0]["text"] = " ".join([rows[0]["text"]] * 40)
@@ -88,6 +94,7 @@ def test_baselines_stand_in_the_report(finished_run: Path, tmp_path: Path) -> No
     assert "Beside the scores, what simpler models reach on the same rows." in html
 
 
+@pytest.mark.slow
 def test_report_of_a_tagger(tagging_run: Path, tmp_path: Path) -> None:
     data = write_conll(tmp_path / "more.conll", sentences(30, seed=5))
     html = evaluate(tagging_run, data=data, report=tmp_path / "x.html").report.read_text(encoding="utf-8")
@@ -95,6 +102,7 @@ def test_report_of_a_tagger(tagging_run: Path, tmp_path: Path) -> None:
     assert "<h2>Boundary and type errors</h2>" in html
 
 
+@pytest.mark.slow
 def test_report_of_questions(questions_run: Path, tmp_path: Path) -> None:
     data = write_squad(tmp_path / "more.json", questions(30, unanswered=4, seed=5), impossible=True)
     html = evaluate(questions_run, data=data, report=tmp_path / "x.html").report.read_text(encoding="utf-8")
@@ -112,6 +120,7 @@ def test_report_of_other_kinds(kind: str, title: str, tiny_encoder: Path, tmp_pa
     assert f"<h2>{title}</h2>" in evaluate(run.run).report.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_without_matplotlib_scores_are_told_all_the_same(own_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
@@ -128,6 +137,7 @@ def test_without_matplotlib_scores_are_told_all_the_same(own_run: Path, monkeypa
     assert "no report is written: matplotlib is not installed ('pip install matplotlib')" in listener.notes
 
 
+@pytest.mark.slow
 def test_page_that_cannot_be_written_costs_no_score(own_run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     listener = Listener()
@@ -174,6 +184,7 @@ def test_page_of_a_suite_links_to_the_pages_that_are_there(trained: Path, tmp_pa
     assert '<a href="suite%20%231/rte/seed-42/report.html">' in html
 
 
+@pytest.mark.slow
 def test_one_task_of_a_suite_has_a_page_of_its_own(trained: Path, tmp_path: Path) -> None:
     suite = Path(shutil.copytree(trained, tmp_path / "suite", symlinks=True))
     (suite / "report.html").unlink(missing_ok=True)
@@ -183,6 +194,7 @@ def test_one_task_of_a_suite_has_a_page_of_its_own(trained: Path, tmp_path: Path
     assert not (suite / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_unfinished_tasks_are_named(trained: Path, tmp_path: Path) -> None:
     suite = Path(shutil.copytree(trained, tmp_path / "suite", symlinks=True))
     shutil.rmtree(suite / "mrpc" / "seed-43")
@@ -191,5 +203,6 @@ def test_unfinished_tasks_are_named(trained: Path, tmp_path: Path) -> None:
     assert "1 of 2 tasks" in html
 
 
+@pytest.mark.slow
 def test_public_names_of_the_report() -> None:
     assert sorted(report.__all__) == ["Compared", "Evaluation", "Suite", "page", "suite"]

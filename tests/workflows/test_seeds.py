@@ -20,6 +20,7 @@ from tests.workflows.suites import train_suite
 from tests.workflows.training import Listener, record, same_weights, train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "seed", "wanted"),
     [
@@ -36,6 +37,7 @@ def test_seeds_are_a_number_or_a_list(given: Any, seed: int | None, wanted: tupl
     assert seeds.parse(given, seed) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "seed", "message"),
     [
@@ -53,6 +55,7 @@ def test_wrong_seeds_are_named(given: Any, seed: int | None, message: str) -> No
         seeds.parse(given, seed)
 
 
+@pytest.mark.slow
 def test_spread_is_that_of_a_sample() -> None:
     found = Spread.of([0.7, 0.9, 0.5, 0.6])
     assert found.mean == pytest.approx(0.675)
@@ -61,6 +64,7 @@ def test_spread_is_that_of_a_sample() -> None:
     assert Spread.of([0.5]).standard_deviation is None
 
 
+@pytest.mark.slow
 def test_every_score_is_better_the_higher_it_is() -> None:
     """``Spread.best`` and the choice of the kept run rest on it."""
     assert all(score.higher_is_better for score in SCORES.values())
@@ -86,6 +90,7 @@ def test_each_seed_has_an_ordinary_run(three: Path, tiny_encoder: Path, tmp_path
     assert same_weights(alone.run, three / "seed-2")
 
 
+@pytest.mark.slow
 def test_summary_has_mean_spread_and_every_run(three: Path) -> None:
     found = evaluate_suite(three)
     scores = [Run.open(three / f"seed-{seed}").scores()["splits"]["validation"]["accuracy"] for seed in (1, 2, 3)]
@@ -97,6 +102,7 @@ def test_summary_has_mean_spread_and_every_run(three: Path) -> None:
     assert found.to_json()["summary"]["tasks"]["reviews"]["validation"]["accuracy"]["values"] == scores
 
 
+@pytest.mark.slow
 def test_kept_model_is_the_best_and_says_that_its_score_is_too_good(three: Path) -> None:
     found = evaluate_suite(three)
     kept = found.kept["reviews"]
@@ -110,6 +116,7 @@ def test_kept_model_is_the_best_and_says_that_its_score_is_too_good(three: Path)
     assert same_weights(three, three / kept.run)
 
 
+@pytest.mark.slow
 def test_folder_of_seeds_predicts_with_the_kept_model(three: Path) -> None:
     kept = three / evaluate_suite(three).kept["reviews"].run
     texts = [row["text"] for row in reviews(8, seed=5)]
@@ -119,12 +126,14 @@ def test_folder_of_seeds_predicts_with_the_kept_model(three: Path) -> None:
     assert bertkit.predict(texts, run=three.name, runs=three.parent, precision="float32") == wanted
 
 
+@pytest.mark.slow
 def test_newest_run_is_the_kept_one(three: Path) -> None:
     kept = three / evaluate_suite(three).kept["reviews"].run
     assert find(None, three.parent).folder == kept
     assert [run.folder.name for run in ls(three.parent)] == ["seed-1", "seed-2", "seed-3"]
 
 
+@pytest.mark.slow
 def test_link_that_the_disk_does_not_make_is_a_copy(three: Path, tmp_path: Path, monkeypatch: Any) -> None:
     import shutil
 

@@ -33,6 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "facts", lambda: known)
 
 
+@pytest.mark.slow
 def test_public_test_splits_have_their_known_sizes() -> None:
     assert [part.name for part in submission.parts()] == NAMES
     assert [part.rows for part in submission.parts()] == [
@@ -75,11 +76,13 @@ def test_same_models_write_the_same_archive(whole: Path, tmp_path: Path) -> None
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("value", "wanted"), [(-0.4, "0.000"), (5.3, "5.000"), (2.71828, "2.718")])
 def test_similarity_is_cut_to_its_scale(value: float, wanted: str) -> None:
     assert submission._word({"value": value}, {}) == wanted
 
 
+@pytest.mark.slow
 def test_split_that_is_not_the_public_one_is_refused(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DataError,
@@ -90,6 +93,7 @@ def test_split_that_is_not_the_public_one_is_refused(whole: Path, tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_missing_test_split_is_named(whole: Path, tmp_path: Path) -> None:
     data = write_glue(tmp_path / "data", without=("diagnostic",))
@@ -98,6 +102,7 @@ def test_missing_test_split_is_named(whole: Path, tmp_path: Path) -> None:
         submission.write_submission(whole, tmp_path / "out.zip", data=data)
 
 
+@pytest.mark.slow
 def test_missing_task_is_named(whole: Path, tmp_path: Path) -> None:
     part = shutil.copytree(whole, tmp_path / "part", symlinks=True)
     text = (part / "suite.json").read_text()
@@ -116,6 +121,7 @@ def test_missing_task_is_named(whole: Path, tmp_path: Path) -> None:
         submission.write_submission(part, tmp_path / "out.zip")
 
 
+@pytest.mark.slow
 def test_wrong_place_is_refused(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--submission is .*out\.txt, and the leaderboard takes an archive"):
         submission.write_submission(whole, tmp_path / "out.txt")
@@ -125,6 +131,7 @@ def test_wrong_place_is_refused(whole: Path, tmp_path: Path) -> None:
         submission.write_submission(tmp_path / "nothing", tmp_path / "out.zip")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

@@ -96,6 +96,7 @@ def sweep(task: Path, tiny_encoder: Path, tmp_path: Path) -> Callable[..., Swept
 # What is tried ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_default_is_the_papers_grid() -> None:
     grid = spaces.points(spaces.parse(None, trials=0, fixed={}))
     assert len(grid) == 18
@@ -103,6 +104,7 @@ def test_default_is_the_papers_grid() -> None:
     assert spaces.parse(None, trials=9, fixed={})["train.learning_rate"] == Range(low=1e-5, high=1e-4)
 
 
+@pytest.mark.slow
 def test_default_leaves_out_what_is_held() -> None:
     assert "train.epochs" not in spaces.parse(None, trials=0, fixed={"train.epochs": 1})
     assert list(spaces.parse(None, trials=0, fixed={"train": {"max_steps": 5}})) == [
@@ -111,6 +113,7 @@ def test_default_leaves_out_what_is_held() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_grid_reads_values_as_set_does() -> None:
     given = [
         "train.learning_rate=1e-5,2e-5",
@@ -130,6 +133,7 @@ def test_grid_reads_values_as_set_does() -> None:
     assert spaces.from_json(json.loads(json.dumps(spaces.to_json(whole)))) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "fixed", "message"),
     [
@@ -151,6 +155,7 @@ def test_grid_that_does_not_do_is_refused(given: Any, fixed: dict[str, Any], mes
         spaces.parse(given, trials=0, fixed=fixed)
 
 
+@pytest.mark.slow
 def test_settings_are_checked_before_anything_is_trained(sweep: Any, fake: Fake, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train\.epochs is -1"):
         sweep({"train.learning_rate": [1e-3], "train.epochs": [1, -1]})
@@ -169,6 +174,7 @@ def test_settings_are_checked_before_anything_is_trained(sweep: Any, fake: Fake,
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_missing_package_is_one_line(sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "optuna" else find(name))
@@ -206,6 +212,7 @@ def test_test_split_is_not_looked_at(sweep: Any) -> None:
     assert bertkit.evaluate(run.folder, split="test", threads=1).split == "test"
 
 
+@pytest.mark.slow
 def test_trial_whose_numbers_run_away_fails_alone(sweep: Any, fake: Fake) -> None:
     def act(settings: dict[str, Any]) -> None:
         if settings["learning_rate"] == 3e-3:
@@ -220,6 +227,7 @@ def test_trial_whose_numbers_run_away_fails_alone(sweep: Any, fake: Fake) -> Non
     assert sweep(out=found.sweep).already
 
 
+@pytest.mark.slow
 def test_all_trials_failing_is_an_error(sweep: Any, fake: Fake) -> None:
     def act(settings: dict[str, Any]) -> None:
         raise DivergedError("Step 2: the loss is nan.")
@@ -229,6 +237,7 @@ def test_all_trials_failing_is_an_error(sweep: Any, fake: Fake) -> None:
         sweep()
 
 
+@pytest.mark.slow
 def test_score_that_is_no_number_is_never_the_best(sweep: Any, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     real = fake.__call__
 
@@ -270,6 +279,7 @@ def test_drawn_settings_are_the_same_again_and_go_on_where_more_are_asked_for(
     assert len(found.trials) == 12
 
 
+@pytest.mark.slow
 def test_pruned_trials_end_early_and_are_never_the_best(sweep: Any, fake: Fake) -> None:
     notes: list[str] = []
     rates = [5e-3, 4e-3, 3e-3, 2e-3, 6e-3, 1e-3, 7e-3]
@@ -284,6 +294,7 @@ def test_pruned_trials_end_early_and_are_never_the_best(sweep: Any, fake: Fake) 
     assert "(6 finished, 1 pruned)" in found.verdict
 
 
+@pytest.mark.slow
 def test_nothing_is_pruned_unasked(sweep: Any, fake: Fake) -> None:
     found = sweep({"train.learning_rate": [5e-3, 4e-3, 3e-3, 2e-3, 6e-3, 1e-3]})
     assert found.count("finished") == 6
@@ -309,6 +320,7 @@ def test_interrupted_sweep_goes_on_with_the_same_trial_from_its_checkpoint(sweep
     assert any(f"going on with {found.sweep}" in getattr(event, "message", "") for event in again.events)
 
 
+@pytest.mark.slow
 def test_killed_trial_is_run_again(sweep: Any, fake: Fake, tmp_path: Path) -> None:
     class Killed(BaseException):
         """Ends the process as far as Optuna can see."""
@@ -326,6 +338,7 @@ def test_killed_trial_is_run_again(sweep: Any, fake: Fake, tmp_path: Path) -> No
     assert [trial.state for trial in found.trials] == ["finished"] * 3
 
 
+@pytest.mark.slow
 def test_trial_of_a_living_process_is_left_to_it(sweep: Any, fake: Fake, tmp_path: Path) -> None:
     states: list[list[str]] = []
 
@@ -354,6 +367,7 @@ def test_finished_sweep_is_not_run_again_but_the_same_command_begins_another(
     assert sweep().sweep != first.sweep
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused(sweep: Any, fake: Fake, tmp_path: Path) -> None:
     sweep(out=tmp_path / "it")
     with pytest.raises(RunError, match=r"was made from something else: seed is 7 now and was 42. Name another --out"):
@@ -370,6 +384,7 @@ def test_another_configuration_is_refused(sweep: Any, fake: Fake, tmp_path: Path
         sweep(resume=tmp_path / "it")
 
 
+@pytest.mark.slow
 def test_other_data_of_the_same_name_is_refused(sweep: Any, fake: Fake, task: Path, tmp_path: Path) -> None:
     sweep(out=tmp_path / "it")
     write_jsonl(task.parent / "train.jsonl", reviews(40, seed=9))
@@ -401,6 +416,7 @@ def test_sweep_stands_for_its_best_trial(sweep: Any, tmp_path: Path) -> None:
     assert ls(runs) == []
 
 
+@pytest.mark.slow
 def test_seed_zero_is_another_seed(sweep: Any, fake: Fake, tmp_path: Path) -> None:
     sweep(out=tmp_path / "it")
     with pytest.raises(RunError, match=r"goes on with what the sweep was started with\. Drop seed \(0\)"):
@@ -408,6 +424,7 @@ def test_seed_zero_is_another_seed(sweep: Any, fake: Fake, tmp_path: Path) -> No
     assert sweep(resume=tmp_path / "it", seed=42, out=tmp_path / "there/../it").already
 
 
+@pytest.mark.slow
 def test_trials_start_from_the_body_of_another_run(sweep: Any, fake: Fake, finished_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"starts from 'nowhere' \(init_from\), which is no run"):
         sweep(settings={"init_from": "nowhere"})
@@ -417,6 +434,7 @@ def test_trials_start_from_the_body_of_another_run(sweep: Any, fake: Fake, finis
     assert asked == {(str(finished_run.resolve()), record(finished_run)["encoder"])}
 
 
+@pytest.mark.slow
 def test_trial_that_waits_for_its_second_attempt_keeps_its_settings_and_folder(sweep: Any, tmp_path: Path) -> None:
     given = {"given": {"train.learning_rate": [1e-3, 2e-3]}, "settings": ONE_EPOCH, "out": tmp_path / "it"}
     stopped = Listener(stop_at=1)
@@ -435,6 +453,7 @@ def test_trial_that_waits_for_its_second_attempt_keeps_its_settings_and_folder(s
 # Several processes and machines ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_machines_share_a_storage(sweep: Any, fake: Fake, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'shared.db'}"
     one = sweep(storage=storage, runs=tmp_path / "one", should_stop=lambda: len(fake.calls) == 2)
@@ -448,6 +467,7 @@ def test_machines_share_a_storage(sweep: Any, fake: Fake, tmp_path: Path) -> Non
     assert not (other.sweep / "sweep.db").exists()
 
 
+@pytest.mark.slow
 def test_storage_that_cannot_be_opened_is_named_without_its_password(sweep: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--storage nosuch://me:\*\*\*@host/db cannot be opened") as caught:
         sweep(storage="nosuch://me:secret@host/db")
@@ -455,6 +475,7 @@ def test_storage_that_cannot_be_opened_is_named_without_its_password(sweep: Any,
     assert not list((tmp_path / "runs").glob("*/"))
 
 
+@pytest.mark.slow
 def test_password_is_written_nowhere(sweep: Any, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bertkit", "--storage", "postgresql://me:secret@host/db"])
     found = sweep({"train.learning_rate": [1e-3]})
@@ -493,6 +514,7 @@ def test_kill_and_two_processes_train_each_point_once(task: Path, tiny_encoder: 
 # The command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command_shows_a_table_and_the_best_runs_folder(
     sweep: Any, fake: Fake, task: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,6 +538,7 @@ def test_command_shows_a_table_and_the_best_runs_folder(
     assert "or --resume SWEEP, one of the two" in " ".join(neither.stderr.split())
 
 
+@pytest.mark.slow
 def test_interrupted_command_names_the_one_that_goes_on(
     fake: Fake, task: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def predict(rows: Any, run: Path, **options: Any) -> Rows:
 # Forms of data -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_form
 def test_same_sentences_in_any_form_make_the_same_model(
     form: str, tiny_encoder: Path, plain_run: Path, tmp_path: Path
@@ -121,6 +122,7 @@ def test_same_sentences_in_any_form_make_the_same_model(
     assert [len(p["words"]) for p in found] == [len(row["tokens"]) for row in sentences(48)]
 
 
+@pytest.mark.slow
 def test_own_validation_is_scored_again_as_training_did(tagging_run: Path) -> None:
     scores = json.loads((tagging_run / "scores.json").read_text())
     again = bertkit.evaluate(tagging_run, **OPTIONS)
@@ -131,6 +133,7 @@ def test_own_validation_is_scored_again_as_training_did(tagging_run: Path) -> No
     assert again.details["types"].keys() == {"JOY", "WOE"}
 
 
+@pytest.mark.slow
 def test_task_file_names_columns_by_position(tiny_encoder: Path, plain_run: Path, tmp_path: Path) -> None:
     write_conll(tmp_path / "four.conll", sentences(48), columns=4)
     (tmp_path / "mine.toml").write_text(
@@ -147,6 +150,7 @@ def test_task_file_names_columns_by_position(tiny_encoder: Path, plain_run: Path
     assert [len(p["tags"]) for p in predict(tmp_path / "words.conll", result.run)] == [2, 1]
 
 
+@pytest.mark.slow
 def test_file_without_a_known_suffix_is_read_as_it_is_said_to_be(tagging_run: Path, tmp_path: Path) -> None:
     write_conll(tmp_path / "new.txt", sentences(5))
     settings = {"data.format": "conll"}
@@ -170,6 +174,7 @@ def test_parts_of_speech_are_scored_by_words(tiny_encoder: Path, tmp_path: Path)
         predict(["good"], result.run, settings={"eval.decode": "viterbi"})
 
 
+@pytest.mark.slow
 def test_splits_of_files_need_no_cut(tiny_encoder: Path, tmp_path: Path) -> None:
     data = {"train": sentences(40), "validation": sentences(10, seed=1), "test": sentences(10, seed=2)}
     result = train(data, encoder=tiny_encoder, out=tmp_path / "run")
@@ -232,6 +237,7 @@ def test_long_sentence_is_tagged_to_its_end(tagging_run: Path) -> None:
     assert "truncated" not in prediction
 
 
+@pytest.mark.slow
 def test_words_past_the_limit_are_outside_and_counted(tiny_encoder: Path, tmp_path: Path) -> None:
     rows = [{"tokens": ["the"] * 70 + ["good"], "tags": ["O"] * 70 + ["B-JOY"]}, *sentences(40)]
     listener = Listener()
@@ -291,6 +297,7 @@ def illegal(predictions: Rows) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_decoding_can_be_chosen_for_a_trained_model(tmp_path: Path) -> None:
     """Equal logits for every tag but a little more for I-JOY: argmax begins sentences with it, Viterbi cannot."""
     import torch
@@ -313,6 +320,7 @@ def test_decoding_can_be_chosen_for_a_trained_model(tmp_path: Path) -> None:
     assert (illegal(scored[0]), illegal(scored[1])) == (0, 20)
 
 
+@pytest.mark.slow
 def test_decoding_of_the_task_stays_with_the_model(tiny_encoder: Path, tmp_path: Path) -> None:
     run = weak_run(tiny_encoder, tmp_path / "run", **{"eval.decode": "argmax"})
     assert json.loads((run / "model" / "bertkit.json").read_text())["eval"] == {"decode": "argmax"}
@@ -322,6 +330,7 @@ def test_decoding_of_the_task_stays_with_the_model(tiny_encoder: Path, tmp_path:
     assert chosen.model.adapter.evaluation.decode == "viterbi"
 
 
+@pytest.mark.slow
 def test_counting_can_be_strict_in_eval(tagging_run: Path) -> None:
     found = bertkit.evaluate(tagging_run, settings={"options.counting": "strict"}, **OPTIONS)
     assert found.details["counting"] == "strict"
@@ -464,6 +473,7 @@ def test_check_counts_entities(tiny_encoder: Path, tmp_path: Path) -> None:
     assert found.task.labels == tuple(LABELS)
 
 
+@pytest.mark.slow
 @each_form
 def test_new_task_file_is_checked_and_trained(form: str, tiny_encoder: Path, tmp_path: Path) -> None:
     name, write, settings = FORMS[form]
@@ -545,6 +555,7 @@ def chinese(number: int) -> Rows:
     return rows
 
 
+@pytest.mark.slow
 def test_every_chinese_character_is_tagged(tmp_path: Path) -> None:
     rows = chinese(60)
     known = "".join("".join(row["tokens"]) for row in rows).replace("龘", "").replace("😀", "")
