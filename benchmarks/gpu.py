@@ -45,6 +45,10 @@ HEAD = (
 )
 
 
+BATCH: int = gpu_variant.parser().get_default("batch")
+"""Rows of a step, but for --quick."""
+
+
 def tiny(folder: Path) -> Path:
     """Save a random BERT of two narrow layers, with minilm's tokenizer."""
     tokenizer = load_tokenizer(encoder_folder("minilm"))
@@ -126,12 +130,16 @@ def ratios(found: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 
 def whole(
-    runs: dict[tuple[str, str], dict[str, list[dict[str, Any]]]], peaks: dict[str, float], rounds: int
+    runs: dict[tuple[str, str], dict[str, list[dict[str, Any]]]],
+    peaks: dict[str, float],
+    rounds: int,
+    batch: int = BATCH,
 ) -> dict[str, Any]:
     """Return the result: medians of each workload and variant, ratios, and the table of the documentation."""
     measured = {key: {name: summary(some, peaks["bf16"]) for name, some in each.items()} for key, each in runs.items()}
     return {
         "rounds": rounds,
+        "batch": batch,
         "matmul_peak_tflops": {name: round(value / 1e12, 2) for name, value in peaks.items()},
         "measured": {", ".join(key): {**found, "ratios": ratios(found)} for key, found in measured.items()},
         "table": [
@@ -154,8 +162,7 @@ def markdown(result: dict[str, Any], facts: dict[str, Any], command: str) -> str
             "",
             *("| " + " | ".join(each) + " |" for each in lines),
             "",
-            f"Batches of {gpu_variant.parser().get_default('batch')}, {result['rounds']} rounds. "
-            f"Matrix products, TFLOP/s: {peaks}.",
+            f"Batches of {result['batch']}, {result['rounds']} rounds. Matrix products, TFLOP/s: {peaks}.",
             "",
             f"`{command}`",
             "",
@@ -165,7 +172,7 @@ def markdown(result: dict[str, Any], facts: dict[str, Any], command: str) -> str
 
 def measure(given: argparse.Namespace, folder: Path, command: str) -> dict[str, Any]:
     """Measure all workloads, and write what there is after each round."""
-    quick = ["--quick"] if given.quick else []
+    quick, batch = (["--quick"], 4) if given.quick else ([], BATCH)
     peaks = one("peak", "--device", given.device, *quick)
     encoders = (
         {"tiny": tiny(folder / "tiny")} if given.quick else {"minilm": "minilm", "base": base_sized(folder / "base")}
@@ -178,12 +185,12 @@ def measure(given: argparse.Namespace, folder: Path, command: str) -> dict[str, 
     for number in range(given.rounds):
         for (encoder, texts), found in runs.items():
             options = ["--encoder", str(encoders[encoder]), "--texts", texts, "--length", str(TEXTS[texts][1])]
-            options += ["--device", given.device, *(["--rows", "16", "--batch", "4", *quick] if given.quick else [])]
+            options += ["--device", given.device, "--batch", str(batch), *(["--rows", "16", *quick] if quick else [])]
             for name in variants:
                 found[name].append(one(name, *options))
                 step = statistics.median(found[name][-1]["step_ms"])
                 sys.stderr.write(f"round {number + 1} of {given.rounds}, {encoder}, {texts}, {name}: {step:.1f} ms\n")
-        result = whole(runs, peaks, number + 1)
+        result = whole(runs, peaks, number + 1, batch)
         if not given.quick:
             machine.write("gpu", command, result)
             text = markdown(result, machine.describe(), command)

@@ -44,11 +44,12 @@ def choose(config: DeviceConfig) -> Device:
     _keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
-    on_cpu = config.device == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    on_cpu = config.device == "auto" and processes.asks("ACCELERATE_USE_CPU")
     name = _available("cpu" if on_cpu else config.device)
     best, reason = _best_precision(name)
-    if os.environ.get("ACCELERATE_MIXED_PRECISION") in MIXED:
-        best, reason = MIXED[os.environ["ACCELERATE_MIXED_PRECISION"]], "Accelerate's configuration says so"
+    ours = {name: precision for precision, name in MIXED.items()}
+    if given := ours.get(os.environ.get("ACCELERATE_MIXED_PRECISION", "")):
+        best, reason = given, "Accelerate's configuration says so"
     if config.precision not in {"auto", best, "float32"} and (
         config.precision == "fp16" and not name.startswith("cuda")
     ):
@@ -102,7 +103,7 @@ def accelerator(device: Device, handlers: Sequence[Any] = (), *, compiled: bool 
     _refuse_engines()
     made = Accelerator(
         cpu=device.name == "cpu",
-        mixed_precision={"float32": "no", "bf16": "bf16", "fp16": "fp16"}[device.precision],
+        mixed_precision=MIXED[device.precision],
         kwargs_handlers=list(handlers),
         dynamo_plugin=compiling.plugin() if compiled else None,
     )
@@ -123,9 +124,9 @@ def _refuse_engines() -> None:
     """
     given = os.environ
     for name in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
-        if given.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+        if processes.asks(f"ACCELERATE_USE_{name}"):
             raise ConfigError(f"Accelerate's configuration asks for {name.lower()}; bertkit trains with DDP or FSDP2.")
-    if given.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and given.get("FSDP_VERSION", "1") != "2":
+    if processes.asks("ACCELERATE_USE_FSDP") and given.get("FSDP_VERSION", "1") != "2":
         raise ConfigError("Accelerate's configuration asks for FSDP 1; bertkit shards with fsdp_version: 2.")
     if (compiler := given.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()) != "no":
         raise ConfigError(
@@ -145,7 +146,7 @@ def _shard(made: Accelerator) -> None:
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-    if processes.size() == 1 or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+    if processes.size() == 1 or not processes.asks("ACCELERATE_USE_FSDP"):
         return
     if made.distributed_type == DistributedType.MULTI_CPU:
         made.state.fsdp_plugin = FullyShardedDataParallelPlugin()
@@ -153,8 +154,8 @@ def _shard(made: Accelerator) -> None:
     made.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
 
 
-MIXED = {"no": "float32", "bf16": "bf16", "fp16": "fp16"}
-"""Accelerate's names of precisions."""
+MIXED = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
+"""Precision -> Accelerate's name of it."""
 PRIMITIVES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "320")
 """oneDNN reads it before its first product. Each shape costs a primitive of about 0.1 MB; of the 1,024 that it keeps by
 default, those of rare shapes fill memory all through a training and are no faster to have."""

@@ -223,6 +223,13 @@ def predict(
     reduced = forward(adapter, model, features, **given, together=together)
     if together and not processes.is_main():
         return []
+    return decoded(adapter, reduced, features, examples)
+
+
+def decoded(
+    adapter: Adapter, reduced: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Example]
+) -> list[Prediction]:
+    """Return one prediction per example, in order, of what :func:`forward` kept."""
     predictions = adapter.decode(reduced, features, examples)
     assert len(predictions) == len(examples), f"{len(predictions)} predictions for {len(examples)} examples"
     return predictions

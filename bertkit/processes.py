@@ -92,6 +92,11 @@ def world() -> World:
     return found
 
 
+def asks(name: str) -> bool:
+    """Say whether a launcher's configuration switches something on by this variable."""
+    return os.environ.get(name, "").lower() == "true"
+
+
 def of_slurm(given: Mapping[str, str]) -> dict[str, str]:
     """Return torch's variables for a task of ``srun``, and nothing outside of a step of several tasks.
 
@@ -156,7 +161,7 @@ def join(device: str = "auto") -> World:
     import torch
     from torch import distributed
 
-    on_gpu = torch.cuda.is_available() and device != "cpu" and os.environ.get("ACCELERATE_USE_CPU") != "true"
+    on_gpu = torch.cuda.is_available() and device != "cpu" and not asks("ACCELERATE_USE_CPU")
     if device == "mps" or device.startswith("cuda:"):
         raise ConfigError(f"--device {device} is one device, and there are {found.size} processes. Drop --device.")
     if on_gpu:

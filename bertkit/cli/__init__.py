@@ -56,7 +56,7 @@ def top(
 
 
 def _interrupted(end: BaseException) -> bool:
-    """Say whether Typer made an exit of Ctrl-C."""
+    """Say whether an end is Ctrl-C, or an exit that Typer made of it."""
     before: BaseException | None = end
     while before is not None and not isinstance(before, KeyboardInterrupt):
         before = before.__context__
@@ -75,15 +75,16 @@ def main() -> None:
             app()
         finally:
             console.flush()
-    except SystemExit as end:
-        if processes.size() > 1 and _interrupted(end):
+    except (SystemExit, KeyboardInterrupt) as end:
+        interrupted = _interrupted(end)
+        if interrupted and processes.size() > 1:
             # Another may wait for this one where no interrupt reaches it, and is let go when this one is gone.
             os._exit(130)
+        if interrupted:
+            sys.exit(130)
         # None ends before all are done: a launcher would end the others.
         processes.leave()
         raise
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:
         if not isinstance(error, BertkitError) and processes.size() == 1:
             raise

@@ -13,6 +13,7 @@ from bertkit.cli import console, launch, options
 from bertkit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from bertkit.workflows.merge import Merged
     from bertkit.workflows.predict import Predictions
     from bertkit.workflows.shards import Shard
 
@@ -90,7 +91,6 @@ def command(
         _submission(str(run), submission, given | {"data": data}, json=json)
         return
     launch.spread(processes, device=device, threads=threads)
-    from bertkit.workflows.partial import rejects_of
     from bertkit.workflows.predict import predict_file
 
     with console.listening() as listen:
@@ -114,13 +114,20 @@ def command(
     if part is not None and out is not None:
         _tell_part(lines, part, out, json=json)
         return
-    beside = rejects_of(out) if out is not None and lines.num_rejected else None
+    _tell(lines, out, json=json)
+
+
+def _tell(found: "Predictions | Merged", out: Path | None, *, of: str = "", json: bool) -> None:
+    """Say what an output holds, and where the rows are that were skipped."""
+    from bertkit.workflows.partial import rejects_of
+
+    beside = rejects_of(out) if out is not None and found.num_rejected else None
     if json:
-        told = {"rejects": str(beside) if beside else None} if on_error == "skip" else {}
-        console.emit_json({**lines.to_json(), "out": str(out), **told})
-    elif out is not None or on_error == "skip":
-        skipped = f"; {lines.num_rejected} skipped{f', in {beside}' if beside else ''}" if on_error == "skip" else ""
-        console.say(f"{out or 'stdout'}: {lines.num_rows} rows{skipped}")
+        told = {"rejects": str(beside) if beside else None} if found.skip else {}
+        console.emit_json({**found.to_json(), "out": str(out), **told})
+    elif out is not None or found.skip:
+        skipped = f"; {found.num_rejected} skipped{f', in {beside}' if beside else ''}" if found.skip else ""
+        console.say(f"{out or 'stdout'}: {found.num_rows} rows{of}{skipped}")
 
 
 def _shard(text: str, out: Path | None, one: str | None) -> "Shard":
@@ -168,17 +175,10 @@ def _merge(context: typer.Context, source: str | None, out: Path | None, kind: s
     if source == "-":
         raise typer.BadParameter("with --merge, INPUT is a file to hold the parts against, and - is none.")
     from bertkit.workflows.merge import merge
-    from bertkit.workflows.partial import rejects_of
 
     with console.listening() as listen:
         found = merge(out, source=Path(source) if source else None, format=kind, listen=listen)
-    beside = rejects_of(out) if found.num_rejected else None
-    if json:
-        told = {"rejects": str(beside) if beside else None} if found.skip else {}
-        console.emit_json({**found.to_json(), "out": str(out), **told})
-        return
-    skipped = f"; {found.num_rejected} skipped{f', in {beside}' if beside else ''}" if found.skip else ""
-    console.say(f"{out}: {found.num_rows} rows of {found.num_shards} parts{skipped}")
+    _tell(found, out, of=f" of {found.num_shards} parts", json=json)
 
 
 def stdin_of(source: str | None) -> BinaryIO | None:

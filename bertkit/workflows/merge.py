@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from bertkit.adapters.base import Adapter
-from bertkit.errors import MALFORMED, ConfigError, RunError, did_you_mean, joined
+from bertkit.errors import MALFORMED, ConfigError, RunError, joined
 from bertkit.events import Listener, Note, Phase, Progress, ignore
 from bertkit.task import DataSource, Task
 from bertkit.workflows import partial, saved, shards
 from bertkit.workflows.partial import REJECTS, ROWS, STATE, Done, Partial
-from bertkit.workflows.predict import JSON_LINES, Input, check_writable, formatted, truncation_note
+from bertkit.workflows.predict import JSON_LINES, Input, check_format, check_writable, formatted, truncation_note
 from bertkit.workflows.shards import Head, Shard
 
 OWN = ("shard", "name")
@@ -252,11 +252,7 @@ def _adapter(settings: dict[str, Any], format: str, out: Path) -> Adapter:  # no
         adapter = saved.adapter_of(settings)
     except MALFORMED as error:
         raise RunError(f"The parts of {out} do not say what predicted them ({error}). Predict them again.") from error
-    known = (JSON_LINES, *adapter.writers)
-    if format not in known:
-        raise ConfigError(
-            f"--format {format}: {settings['type']} writes {', '.join(known)}.{did_you_mean(format, known)}"
-        )
+    check_format(format, adapter)
     return adapter
 
 

@@ -136,9 +136,7 @@ class Predictor:
             ours.trust(len(examples[: backends.COMPARED]))
             self.opened.release()
         features = adapter.encode(examples, loaded.tokenizer)
-        predictions = adapter.decode(self.team.forward(features), features, examples)
-        assert len(predictions) == len(examples), f"{len(predictions)} predictions for {len(examples)} examples"
-        return predictions
+        return infer.decoded(adapter, self.team.forward(features), features, examples)
 
     def _encodable(self, row: Row | Rejected) -> Row | Rejected:
         if isinstance(row, Row):
@@ -430,7 +428,7 @@ def predict_file(
     processes.join(options.get("device", "auto"))
     processes.on_main(lambda: _check_files(source, out, kind))
     predictor = load(listen=listen if processes.is_main() else ignore, **options)
-    _check_format(format, predictor.model)
+    check_format(format, predictor.model.adapter)
     given = Input(path=source, stdin=stdin, text=text, format=kind)
     if not processes.is_main():
         predictor.team.serve()
@@ -537,16 +535,16 @@ def _identity(predictor: Predictor, options: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
-def _check_format(format: str, model: Saved) -> None:  # noqa: A002
+def check_format(format: str, adapter: Adapter) -> None:  # noqa: A002
     """Refuse a format that the task type does not write.
 
     Raises:
         ConfigError: naming those that it does.
     """
-    known = (JSON_LINES, *model.adapter.writers)
+    known = (JSON_LINES, *adapter.writers)
     if format and format not in known:
         raise ConfigError(
-            f"--format {format}: {model.task.type} writes {', '.join(known)}.{did_you_mean(format, known)}"
+            f"--format {format}: {adapter.task.type} writes {', '.join(known)}.{did_you_mean(format, known)}"
         )
 
 

@@ -75,6 +75,14 @@ def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
+def midway(data: Path, encoder: Path, folder: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Return two processes that have written a checkpoint, and their run."""
+    given = ["finetune", data, "--encoder", encoder, "--out", "run", *ENDLESS, "--processes", "2"]
+    process = started(given, folder=folder)
+    wait_for(lambda: checkpoints(folder / "run"), process)
+    return process, folder / "run"
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_jsonl(tmp_path / "reviews.jsonl", reviews(60))
@@ -136,10 +144,7 @@ def test_accelerates_configuration_is_honoured(data: Path, tiny_encoder: Path, t
 
 @pytest.mark.slow
 def test_killed_process_ends_all_and_the_run_goes_on(data: Path, tiny_encoder: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    given = ["finetune", data, "--encoder", tiny_encoder, "--out", "run", *ENDLESS, "--processes", "2"]
-    process = started(given, folder=tmp_path)
-    wait_for(lambda: checkpoints(run), process)
+    process, run = midway(data, tiny_encoder, tmp_path)
     pids = workers(process)
     os.kill(pids[1], signal.SIGKILL)
     _, err = ended(process, seconds=60)
@@ -161,10 +166,7 @@ def test_killed_process_ends_all_and_the_run_goes_on(data: Path, tiny_encoder: P
 
 @pytest.mark.slow
 def test_signal_stops_all_after_the_step_and_saves(data: Path, tiny_encoder: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    given = ["finetune", data, "--encoder", tiny_encoder, "--out", "run", *ENDLESS, "--processes", "2"]
-    process = started(given, folder=tmp_path)
-    wait_for(lambda: checkpoints(run), process)
+    process, run = midway(data, tiny_encoder, tmp_path)
     process.send_signal(signal.SIGTERM)
     _, err = ended(process)
     assert process.returncode == 143

@@ -225,12 +225,17 @@ def cable_cut(stage: Stage, one: Host, other: Host) -> str:
     return _machine_gone(stage, one, other, LATE)
 
 
+def _vanish(host: Host, within: float) -> None:
+    """Take a host away: by a crash, which closes its connections, or so that nobody is told."""
+    if within == LATE:
+        host.unplug()
+    host.kill()
+
+
 def _machine_gone(stage: Stage, one: Host, other: Host, within: float) -> str:
     commands = [torchrun(host, LONG) for host in (one, other)]
     midway(one, *commands)
-    if within == LATE:
-        other.unplug()
-    other.kill()
+    _vanish(other, within)
     said = told(commands[0], ("rank 1 on node2", f"--resume {guide.RUN}"), within)
     other.plug()
     finish(commands[0], torchrun(other, LONG))
@@ -251,9 +256,7 @@ def first_cut(stage: Stage, one: Host, other: Host) -> str:
 def _first_gone(stage: Stage, one: Host, other: Host, within: float) -> str:
     commands = [torchrun(host, LONG) for host in (one, other)]
     midway(one, *commands)
-    if within == LATE:
-        one.unplug()
-    one.kill()
+    _vanish(one, within)
     if within == SOON:
         # The launcher ends its process before that can speak, and says itself what it lost.
         said = f"the other launcher ended with {commands[1].ended()}: RendezvousConnectionError"
