@@ -63,6 +63,12 @@ def _interrupted(end: BaseException) -> bool:
     return before is not None
 
 
+def _status(end: BaseException) -> int:
+    """Return the exit status of an end that is no interrupt."""
+    code = end.code if isinstance(end, SystemExit) else 1
+    return code if isinstance(code, int) else int(code is not None)
+
+
 def main() -> None:
     """Run the command line; a bertkit error is one line on stderr and exit code 1."""
     from bertkit.cli import console, voice
@@ -82,8 +88,13 @@ def main() -> None:
             os._exit(130)
         if interrupted:
             sys.exit(130)
-        # None ends before all are done: a launcher would end the others.
-        processes.leave()
+        if processes.size() > 1:
+            # None ends before all are done: a launcher would end the others. And none ends with what is still at work
+            # in C++ threads, which a dying interpreter may abort.
+            processes.leave()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(_status(end))
         raise
     except Exception as error:
         if not isinstance(error, BertkitError) and processes.size() == 1:

@@ -655,7 +655,8 @@ class Training:
 
         given: dict[str, Any] = {"evaluate": evaluate, "should_stop": self.should_stop, "start": start}
         with self.features_kept(prepared, loaded, features, accelerator) as kept:
-            run.update(**kept)
+            if kept:
+                run.update(**kept)
             for event in self.events(prepared, loaded, train, batches, accelerator, **given):
                 self._take(run, event)
                 if isinstance(event, Stop):
