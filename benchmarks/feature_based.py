@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.frozen import TAGGING, spread, trained
+from benchmarks.frozen import FINE_TUNING, TAGGING, spread, trained
 
 HEAD = {"train.freeze": "encoder", "train.head": "bilstm", "train.epochs": 20, "train.learning_rate": 1e-3}
 ROWS = {
@@ -28,7 +28,6 @@ ROWS = {
     "weighted sum all layers": "mix",
 }
 """Row -> ``train.layers``."""
-FINE_TUNING = "fine-tuning"
 
 
 def main() -> None:

@@ -1,11 +1,15 @@
 """A frozen encoder with cached features against fine-tuning, and a learned mix of its layers against the last one.
 
-python -m benchmarks.frozen epochs --data DIR --seeds 1              seconds an epoch and scores on SST-2
+python -m benchmarks.frozen epochs --data DIR                        seconds an epoch and scores on SST-2
 python -m benchmarks.frozen layers --task wnut17 --data DIR          the last layer against the mix, 3 seeds
 
 DIR is GLUE's folder, or that of the tagging files as their authors distribute them (``--task demo`` needs none). Runs
 stay in ``--runs``, and a run that is finished is not repeated. Features are cached below ``--runs`` too, so that the
 one pass over the encoder is measured.
+
+Of SST-2, all trainings of a seed follow each other, then those of the next. ``--fine-tuned DIR`` takes the scores of
+fine-tuning from runs that there are (``DIR/seed-1``, ..., as ``bertkit finetune glue/sst2 --seeds`` leaves them); its
+first steps are timed anew beside the heads all the same.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -22,14 +27,17 @@ from benchmarks import machine
 
 HEAD = {"train.freeze": "encoder", "train.epochs": 10, "train.learning_rate": 1e-3}
 """A head alone learns at rates at which an encoder would break, and in more epochs."""
+FINE_TUNING = "fine-tuning"
 SST2: dict[str, dict[str, Any]] = {
-    "fine-tuning": {},
-    "frozen, linear on last (Hugging Face's head)": HEAD,
-    "frozen, linear on mix": HEAD | {"train.layers": "mix"},
-    "frozen, MLP on last": HEAD | {"train.head": "mlp"},
-    "frozen, MLP on mix": HEAD | {"train.head": "mlp", "train.layers": "mix"},
+    "frozen, linear on [CLS] (Hugging Face's head)": HEAD,
+    "frozen, MLP on [CLS], mix": HEAD | {"train.head": "mlp", "train.layers": "mix"},
+    "frozen, linear on the mean": HEAD | {"train.pooling": "mean"},
+    "frozen, MLP on the mean": HEAD | {"train.head": "mlp", "train.pooling": "mean"},
+    "frozen, MLP on the mean, mix": HEAD | {"train.head": "mlp", "train.pooling": "mean", "train.layers": "mix"},
 }
 """Name -> settings."""
+TIMED = {"train.max_steps": 200, "eval.resamples": 0}
+"""Of fine-tuning that is timed and not scored."""
 TAGGING = {
     "wnut17": ("ner/wnut17", "test"),
     "ud_ewt": ("pos/ud-english-ewt", "validation"),
@@ -40,7 +48,7 @@ TAGGING = {
 
 def trained(task: str, settings: dict[str, Any], name: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Train once, or take the finished run; return what it came to and what an epoch of it took."""
-    out = Path(given.runs) / "-".join([*name.replace(",", "").replace("(", "").replace(")", "").split(), str(seed)])
+    out = Path(given.runs) / "-".join([*re.findall(r"[\w-]+", name), str(seed)])
     about: dict[str, Any] = {"data": given.data, "encoder": given.encoder, "limit": given.limit, "settings": settings}
     run = bertkit.finetune(task, **about, seed=seed, out=out)
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
@@ -68,24 +76,37 @@ def spread(runs: list[dict[str, Any]], split: str, metric: str) -> dict[str, flo
     return {"mean": statistics.mean(values), "deviation": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
+def fine_tuned(seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Return fine-tuning's line: trained, or timed beside the scores of a run that there is."""
+    if not given.fine_tuned:
+        return trained("glue/sst2", _given(given), FINE_TUNING, seed, given)
+    timed = trained("glue/sst2", TIMED, f"{FINE_TUNING} timed", seed, given)
+    scores = json.loads((Path(given.fine_tuned) / f"seed-{seed}" / "scores.json").read_text(encoding="utf-8"))
+    return timed | {"scores": {split: _plain(found) for split, found in scores["splits"].items()}, "epochs": None}
+
+
 def epochs(given: argparse.Namespace) -> None:
     """Measure SST-2: fine-tuned, and with heads on a frozen encoder."""
     command = f"python -m benchmarks.frozen epochs --data DIR --encoder {given.encoder} --seeds {given.seeds}"
-    variants: dict[str, Any] = {}
-    for name, settings in SST2.items():
-        runs = []
-        for seed in map(int, given.seeds.split(",")):
-            runs.append(trained("glue/sst2", settings | _given(given), name, seed, given))
-            seconds = statistics.median(run["seconds_an_epoch"] for run in runs)
-            first = variants.get("fine-tuning", {"seconds_an_epoch": seconds})["seconds_an_epoch"]
-            variants[name] = {
-                "accuracy": spread(runs, "validation", "accuracy"),
-                "seconds_an_epoch": seconds,
-                "times_as_fast_as_fine_tuning": first / seconds,
-                "seconds_of_the_pass": max(run.get("features", {}).get("seconds", 0.0) for run in runs),
-                "runs": runs,
-            }
-            machine.write("frozen_epochs", command, {"variants": variants, "table": table(variants)})
+    command += " --fine-tuned DIR" if given.fine_tuned else ""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in (FINE_TUNING, *SST2)}
+    for seed in map(int, given.seeds.split(",")):
+        runs[FINE_TUNING].append(fine_tuned(seed, given))
+        for name, settings in SST2.items():
+            runs[name].append(trained("glue/sst2", settings | _given(given), name, seed, given))
+        variants = {name: _variant(each, runs[FINE_TUNING]) for name, each in runs.items()}
+        machine.write("frozen_epochs", command, {"variants": variants, "table": table(variants)})
+
+
+def _variant(runs: list[dict[str, Any]], fine_tuning: list[dict[str, Any]]) -> dict[str, Any]:
+    seconds, theirs = (statistics.median(run["seconds_an_epoch"] for run in each) for each in (runs, fine_tuning))
+    return {
+        "accuracy": spread(runs, "validation", "accuracy"),
+        "seconds_an_epoch": seconds,
+        "times_as_fast_as_fine_tuning": theirs / seconds,
+        "seconds_of_the_pass": max(run.get("features", {}).get("seconds", 0.0) for run in runs),
+        "runs": runs,
+    }
 
 
 def table(variants: dict[str, Any]) -> list[str]:
@@ -113,7 +134,17 @@ def layers(given: argparse.Namespace) -> None:
             runs.append(trained(task, settings, f"{given.task} {choice}", seed, given))
             metric = next(iter(runs[0]["scores"][split]))
             found[choice] = {"metric": metric, **spread(runs, split, metric), "runs": runs}
-            machine.write(f"frozen_layers_{given.task}", command, {"split": split, "layers": found})
+            result = {"split": split, "layers": found, "table": _layers_table(found, task, split)}
+            machine.write(f"frozen_layers_{given.task}", command, result)
+
+
+def _layers_table(found: dict[str, Any], task: str, split: str) -> list[str]:
+    metric = found["last"]["metric"]
+    lines = [f"| layers | `{task}`, {split} {metric} | each seed |", "| --- " * 3 + "|"]
+    for choice, one in found.items():
+        each = ", ".join(f"{run['scores'][split][metric]:.4f}" for run in one["runs"])
+        lines.append(f"| `{choice}` | {one['mean']:.4f} ± {one['deviation']:.4f} | {each} |")
+    return lines
 
 
 def _given(given: argparse.Namespace) -> dict[str, Any]:
@@ -126,12 +157,12 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--task", choices=list(TAGGING), default="wnut17")
     parser.add_argument("--encoder", default="minilm")
-    parser.add_argument("--seeds", default="")
+    parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--limit", type=int, default=0, help="training examples; 0 is all")
     parser.add_argument("--epochs", type=float, default=0, help="of every training; 0 is each one's own")
+    parser.add_argument("--fine-tuned", default="", help="folder with seed-1, ... of SST-2 fine-tuned")
     parser.add_argument("--runs", default="runs/frozen-benchmark")
     given = parser.parse_args()
-    given.seeds = given.seeds or ("1" if given.what == "epochs" else "1,2,3")
     os.environ["BERTKIT_CACHE"] = str(Path(given.runs).absolute() / "cache")
     (epochs if given.what == "epochs" else layers)(given)
 

@@ -24,8 +24,6 @@ from benchmarks import machine
 
 PROBE = 30
 """Steps that are timed first; the first ten are not counted."""
-METRIC = {"cola": "matthews_correlation", "stsb": "pearson"}
-"""Task of GLUE -> what is compared, where that is not accuracy."""
 Row = dict[str, Any]
 
 
@@ -120,14 +118,16 @@ def random_start(model: Path, size: str, seed: int, folder: Path) -> Path:
 
 def finetuned(task: str, start: str, encoder: Path | str, rate: float, seed: int, given: argparse.Namespace) -> Row:
     """Fine-tune once, or take the finished run."""
-    out = Path(given.runs) / f"{task}-{start}-{rate:g}-{seed}-{given.limit or 'all'}"
+    name, _, place = task.partition(":")
+    name = name if "/" in name else f"glue/{name}"
+    out = Path(given.runs) / f"{name.replace('/', '-')}-{start}-{rate:g}-{seed}-{given.limit or 'all'}"
     values = {"train.learning_rate": rate, "train.epochs": given.epochs, "eval.resamples": 0}
-    words: list[object] = ["finetune", f"glue/{task}", "--data", given.data, "--encoder", encoder, "--seed", seed]
+    words: list[object] = ["finetune", name, "--data", place or given.data, "--encoder", encoder, "--seed", seed]
     words += ["--out", out, *settings(values), *(["--limit", given.limit] if given.limit else [])]
     found = bertkit(*words)
-    metric = METRIC.get(task, "accuracy")
-    score = found["scores"]["validation"][metric]
-    return {"task": task, "start": start, "rate": rate, "seed": seed, "metric": metric, "score": score}
+    scores = found["scores"]["validation"]
+    metric = next(iter(scores))
+    return {"task": name, "start": start, "rate": rate, "seed": seed, "metric": metric, "score": scores[metric]}
 
 
 def summary(runs: Sequence[Row]) -> Row:
@@ -167,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rate", type=float, default=1e-3, help="of pre-training")
     made.add_argument("--batch-size", type=int, default=32)
     made.add_argument("--set", action="append", help="further settings of pretrain")
-    made.add_argument("--tasks", default="sst2,cola")
+    made.add_argument("--tasks", default="sst2,cola", help="of GLUE by name, others as type/task:DIR")
     made.add_argument("--limit", type=int, default=0, help="fine-tune on so many rows; 0: all")
     made.add_argument("--epochs", type=int, default=3)
     made.add_argument("--rates", default="1e-4,3e-4", help="of fine-tuning")
@@ -178,10 +178,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     given = parser().parse_args()
+    tasks = ",".join(task.partition(":")[0] + (":DIR" if ":" in task else "") for task in given.tasks.split(","))
     command = (
         f"python -m benchmarks.pretraining --corpus FILE --valid FILE --data DIR --minutes {given.minutes:g} "
         f"--size {given.size} --new-tokenizer {given.new_tokenizer} --objective {given.objective} "
-        f"--rate {given.rate:g} --batch-size {given.batch_size} --tasks {given.tasks} --limit {given.limit} "
+        f"--rate {given.rate:g} --batch-size {given.batch_size} --tasks {tasks} --limit {given.limit} "
         f"--epochs {given.epochs} --rates {given.rates} --seeds {given.seeds}"
         + "".join(f" --set {each}" for each in given.set or ())
     )

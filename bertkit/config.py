@@ -18,6 +18,7 @@ OnLong = Literal["truncate", "head-tail", "window", "error"]
 ClassWeights = Literal["none", "balanced"]
 Layers = Literal["embeddings", "last", "second-to-last", "sum-last-4", "concat-last-4", "mix-last-4", "mix"]
 Head = Literal["linear", "mlp", "bilstm"]
+Reads = Literal["cls", "mean"]
 LoraModules = Literal["attention", "all-linear"]
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 Backend = Literal["torch", "openvino"]
@@ -112,6 +113,9 @@ class TrainConfig:
     head: Head = "linear"
     """``mlp`` has a hidden layer with tanh, ``bilstm`` two layers in both directions (arXiv:1810.04805, 5.3; token
     tagging and span QA)."""
+    pooling: Reads = "cls"
+    """What a classifier's head reads of a text: [CLS], or the mean over its tokens, which is what sentence encoders
+    (``minilm``) were trained for. ``mean`` is read without a pooler, as by every head that is not Hugging Face's."""
     head_width: int = 0
     """Width of the hidden vectors of ``mlp`` and ``bilstm`` (both directions together), at least 2; 0: the
     encoder's."""
@@ -170,11 +174,11 @@ class TrainConfig:
     @property
     def own_head(self) -> bool:
         """Say whether the head is none of Hugging Face's: :mod:`bertkit.heads`."""
-        return self.head != "linear" or self.layers != "last"
+        return self.head != "linear" or self.layers != "last" or self.pooling != "cls"
 
     def _check_head(self) -> None:
         """Raise one :class:`ConfigError` for what is said of a head that is not there."""
-        owned = "of a head of Hugging Face's own, which train.head and train.layers leave in place"
+        owned = "of a head of Hugging Face's own, which train.head, train.layers and train.pooling leave in place"
         _check(
             self,
             head_width=(

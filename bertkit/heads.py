@@ -4,8 +4,8 @@
 Face's own heads, so that nothing else needs to know. Saved, the body is a plain transformers folder, and beside it
 stands ``head.safetensors``, which says itself what it is.
 
-A head on one vector a text reads [CLS] of the chosen layers (of a decoder: the last token). BERT's pooler is no part of
-it: that was trained for the last layer, and for next-sentence prediction.
+A head on one vector a text reads [CLS] of the chosen layers (of a decoder: the last token), or the mean over a row's
+tokens. BERT's pooler is no part of it: that was trained for the last layer, and for next-sentence prediction.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ class Spec:
     at_end: bool = False
     """Whether [CLS], or what stands for it, is a row's last token."""
     mean: bool = False
-    """Whether the mean over a row's tokens is read in place of [CLS]: of static vectors, zeros left out."""
+    """Whether the mean over a row's tokens is read in place of [CLS]; zeros, words without a vector, are left out."""
 
     @property
     def says(self) -> str:
         """Return it in words: ``bilstm on mix``."""
-        return f"{self.kind} on {self.layers}"
+        return f"{self.kind} on {'the mean of ' if self.mean else ''}{self.layers}"
 
 
 def asked(config: TrainConfig, *, auto_class: str, outputs: int, static: bool = False) -> Spec | None:
@@ -83,11 +83,11 @@ def asked(config: TrainConfig, *, auto_class: str, outputs: int, static: bool = 
     Raises:
         ConfigError: if the task type can have no other.
     """
-    mean = static and KINDS.get(auto_class) == "sequence"
-    if not config.own_head and not mean:
+    of_words = static and KINDS.get(auto_class) == "sequence"
+    if not config.own_head and not of_words:
         return None
     check(config, auto_class)
-    if mean and config.compile:
+    if of_words and config.compile:
         raise ConfigError("train.compile compiles layers, and static word vectors have none. Set it to false.")
     return Spec(
         kind=config.head,
@@ -96,7 +96,7 @@ def asked(config: TrainConfig, *, auto_class: str, outputs: int, static: bool = 
         outputs=outputs,
         width=config.head_width,
         dropout=config.head_dropout,
-        mean=mean,
+        mean=of_words or config.pooling == "mean",
     )
 
 
@@ -110,8 +110,13 @@ def check(config: TrainConfig, auto_class: str) -> None:
         return
     if auto_class not in KINDS:
         raise ConfigError(
-            f"train.head is '{config.head}' and train.layers is '{config.layers}', and this task type has a head of "
-            f"its own ({auto_class or 'none'}). Leave both out."
+            f"train.head is '{config.head}', train.layers '{config.layers}' and train.pooling '{config.pooling}', and "
+            f"this task type has a head of its own ({auto_class or 'none'}). Leave them out."
+        )
+    if config.pooling != "cls" and KINDS[auto_class] != "sequence":
+        raise ConfigError(
+            f"train.pooling is '{config.pooling}', one vector a text, and this task type's head reads every token. "
+            "Leave it out."
         )
     if config.head == "bilstm" and KINDS[auto_class] == "sequence":
         raise ConfigError(
@@ -120,8 +125,8 @@ def check(config: TrainConfig, auto_class: str) -> None:
         )
     if config.compile:
         raise ConfigError(
-            f"train.compile compiles Hugging Face's models, and '{config.head}' on '{config.layers}' is none of their "
-            "heads. Drop one of the two."
+            f"train.compile compiles Hugging Face's models, and '{config.head}' on '{config.layers}' "
+            f"({config.pooling}) is none of their heads. Drop one of the two."
         )
 
 
@@ -199,7 +204,7 @@ def facts(model: Any) -> dict[str, Any]:
     if not isinstance(spec, Spec):
         return {}
     mix = learned(model)
-    said = {"kind": spec.kind, "layers": spec.layers, "file": FILE}
+    said = {"kind": spec.kind, "layers": spec.layers, "file": FILE} | ({"pooling": "mean"} if spec.mean else {})
     return {"head": said | {"width": spec.width, "dropout": spec.dropout} | ({"mix": mix} if mix else {})}
 
 

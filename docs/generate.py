@@ -521,7 +521,7 @@ def _two_starts(found: dict[str, Any]) -> Iterator[str]:
     """Yield what fine-tuning came to from two starts, where it was measured."""
     rows = [
         (
-            f"`glue/{task}`",
+            f"`{task}`",
             one["metric"],
             start,
             f"{each['rate']:g}",
@@ -577,6 +577,11 @@ def _torture_results(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _whole_table(found: dict[str, Any]) -> str:
+    """Return the table that a benchmark made itself."""
+    return "\n".join(found["table"])
+
+
 RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
     "demo_reviews": _demo_results,
     "distillation": _distillation_results,
@@ -591,6 +596,10 @@ RENDERED: dict[str, Callable[[dict[str, Any]], str]] = {
     "predict_memory": _memory_results,
     "startup": _startup_results,
     "tokenisation": _tokenisation_results,
+    **dict.fromkeys(
+        ("frozen_epochs", "frozen_layers_wnut17", "frozen_layers_ud_ewt", "feature_based_demo", "feature_based_wnut17"),
+        _whole_table,
+    ),
     "torture": _torture_results,
     **dict.fromkeys(
         ("training_sst2", "training_windows", "training_base", "training_sst2_removed", "training_windows_removed"),

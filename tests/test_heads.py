@@ -151,6 +151,8 @@ def test_too_few_layers_are_refused(tiny_encoder: Path) -> None:
         ({"head": "bilstm"}, SEQUENCE, "'bilstm', which reads every token"),
         ({"layers": "mix"}, "AutoModelForMultipleChoice", "has a head of its own"),
         ({"layers": "mix", "compile": True}, TOKENS, "Drop one of the two"),
+        ({"pooling": "mean"}, TOKENS, "one vector a text, and this task type's head reads every token"),
+        ({"pooling": "mean"}, SPANS, "one vector a text, and this task type's head reads every token"),
     ],
 )
 def test_head_that_cannot_be_is_refused(settings: dict[str, Any], auto_class: str, said: str) -> None:
@@ -176,6 +178,18 @@ def test_plain_head_is_hugging_faces_own() -> None:
     assert heads.asked(TrainConfig(), auto_class=TOKENS, outputs=3) is None
     spec = heads.asked(TrainConfig(head="bilstm", head_width=12), auto_class=TOKENS, outputs=3)
     assert spec == heads.Spec(kind="bilstm", layers="last", reads="tokens", outputs=3, width=12)
+
+
+def test_mean_is_over_a_rows_real_tokens(tiny_encoder: Path) -> None:
+    spec = heads.asked(TrainConfig(pooling="mean"), auto_class=SEQUENCE, outputs=3)
+    assert spec == heads.Spec(kind="linear", layers="last", reads="sequence", outputs=3, mean=True)
+    loaded = encoder.load(encoder.find(str(tiny_encoder)), auto_class=SEQUENCE, num_outputs=3, seed=1, head=spec)
+    inputs = batch(loaded)
+    with torch.no_grad():
+        states = loaded.model.body(**inputs).last_hidden_state
+        found = loaded.model.read(**inputs)[:, 0, 0]
+    for row, state, mask in zip(found, states, inputs["attention_mask"].bool(), strict=True):
+        torch.testing.assert_close(row, state[mask].mean(0))
 
 
 def test_hidden_states_are_given_where_they_are_asked_for(tiny_encoder: Path) -> None:

@@ -53,7 +53,7 @@ NAME = "pretrain"
 """What runs of this command have for a task."""
 SECTIONS = ("train", "eval", "pretrain", "track")
 """What ``--set`` reaches here."""
-MEANINGLESS = ("on_long", "class_weights", "layers", "head", "head_width", "head_dropout")
+MEANINGLESS = ("on_long", "class_weights", "layers", "head", "pooling", "head_width", "head_dropout")
 """Training settings that mean nothing here."""
 
 

@@ -53,6 +53,7 @@ def same(one: Path, other: Path) -> None:
 HEADS: list[tuple[str, dict[str, Any], str]] = [
     ("sequence-classification", {}, "pooled"),
     ("sequence-classification", {"train.head": "mlp", "train.layers": "mix"}, "head"),
+    ("sequence-classification", {"train.pooling": "mean"}, "head"),
     ("token-tagging", {}, "tokens"),
     ("token-tagging", {"train.head": "bilstm", "train.layers": "mix"}, "head"),
     ("span-qa", {}, "tokens"),
