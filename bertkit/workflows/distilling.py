@@ -92,14 +92,14 @@ class Distilling(Training):
         ours = heads.asked(prepared.train, auto_class=adapter.auto_class, outputs=outputs)
         if ours and self.kept:
             raise ConfigError(
-                "A student that is cut out of its teacher has the teacher's kind of head, and train.head or "
-                "train.layers asks for one of bertkit's. Leave them out, or name another student with --encoder."
+                "A student that is cut out of its teacher has the teacher's kind of head, and train.head, train.layers "
+                "or train.pooling asks for one of bertkit's. Leave them out, or name another student with --encoder."
             )
         if self.config.matches and (ours or heads.stored(self.saved.source.folder)):
             who = "student" if ours else "teacher"
             raise ConfigError(
                 f"distill.hidden and distill.attention look inside models with Hugging Face's own heads, and the {who} "
-                "has one of bertkit's (train.head, train.layers). Set both to 0."
+                "has one of bertkit's (train.head, train.layers, train.pooling). Set both to 0."
             )
 
     def facts(self, prepared: Prepared, source: Source) -> dict[str, Any]:
