@@ -104,6 +104,7 @@ def main() -> None:
     given = parser.parse_args()
     own = {key: value for key, value in vars(given).items() if key not in ("data", "runs", "teacher")}
     flags = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in own.items() if value != "")
+    flags += " --teacher RUN" if given.teacher else ""
     of = teacher(given)
     lines: list[dict[str, Any]] = []
     for seed in map(int, given.seeds.split(",")):
