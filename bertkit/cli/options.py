@@ -24,7 +24,10 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the task or a setting; may be repeated."),
 ]
 Encoder = Annotated[
-    str, typer.Option("--encoder", metavar="NAME|DIR", help="A Hub name, a folder, minilm, or a file of word vectors.")
+    str,
+    typer.Option(
+        "--encoder", metavar="NAME|DIR", help="A Hub name, a folder, a run, minilm, or a file of word vectors."
+    ),
 ]
 Data = Annotated[
     Path | None,

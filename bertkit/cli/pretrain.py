@@ -18,7 +18,9 @@ def command(
         list[str] | None,
         typer.Argument(metavar="CORPUS", help="Text files, folders of them, or a Hub data set."),
     ] = None,
-    encoder: options.Encoder = "",
+    encoder: Annotated[
+        str, typer.Option("--encoder", metavar="NAME|DIR", help="A Hub name, a folder, a run or minilm.")
+    ] = "",
     revision: Annotated[
         str, typer.Option("--revision", metavar="R", help="Branch, tag or commit of the encoder.")
     ] = "",

@@ -342,7 +342,7 @@ def _foreign(name: str, task: Task | None, labels: Sequence[str], *, offline: bo
         wanted = ",".join(task.labels) or "negative,positive"
         raise ModelError(
             f"{name} does not name its labels ({', '.join(own) or 'none'}). "
-            f"Say them in its id order: --labels {wanted}."
+            f"Say them in its id order: --labels {wanted} with eval and predict, or id2label in its config.json."
         )
     outputs = len(encoder.config_labels(source.folder))
     if labels and outputs and len(labels) != outputs:
