@@ -70,6 +70,11 @@ class JointBatches(TrainingBatches):
         self.ratios = np.zeros(2 * self.num_features)
         """Ratio of the step that saw a number last, or is about to."""
 
+    @property
+    def num_tokens(self) -> int:
+        """Return the tokens of an epoch, padding left out."""
+        return int(self.lengths[: self.num_features].sum())
+
     def largest_micro_batch(self) -> list[int]:
         """Return the features of the largest part, by their own numbers."""
         return [feature % self.num_features for feature in super().largest_micro_batch()]

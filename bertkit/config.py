@@ -395,6 +395,10 @@ class DistillConfig:
                 self.general_epochs >= 0 and (self.matches or not self.general_epochs),
                 "at least 0, and 0 where distill.hidden and distill.attention are both 0",
             ),
+            matching=(
+                self.matching != "general" or bool(self.general_epochs) or not self.matches,
+                "always where distill.general_epochs is 0: there is no general phase",
+            ),
             augment=(self.augment >= 0, "at least 0"),
             augment_encoder=(bool(self.augment_encoder) or not self.augment, "an encoder with a masked-LM head"),
             augment_share=(0 < self.augment_share <= 1, "above 0, up to 1"),

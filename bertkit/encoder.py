@@ -372,6 +372,16 @@ def load_for_pretraining(source: Source, *, pairs: bool, seed: int) -> Encoder:
     Raises:
         ModelError: if the family has no such heads, or the files cannot be loaded.
     """
+    loaded = load(source, auto_class=require_pretraining(source, pairs=pairs), seed=seed)
+    return replace(loaded, kept={} if pairs else _pooler(loaded))
+
+
+def require_pretraining(source: Source, *, pairs: bool) -> str:
+    """Return the Auto class with the pre-training heads of an encoder's family.
+
+    Raises:
+        ModelError: if the family has none.
+    """
     kind = model_type(source)
     auto_class = pretraining_class(kind, pairs=pairs)
     if not auto_class:
@@ -379,8 +389,7 @@ def load_for_pretraining(source: Source, *, pairs: bool, seed: int) -> Encoder:
             f"{source.name} ({kind}) has no head for {'pairs of segments' if pairs else 'masked LM'} in transformers. "
             + ("--objective mlm trains it without pairs." if pairs else "Start from an encoder that has one.")
         )
-    loaded = load(source, auto_class=auto_class, seed=seed)
-    return replace(loaded, kept={} if pairs else _pooler(loaded))
+    return auto_class
 
 
 def pretraining_class(kind: str, *, pairs: bool) -> str:

@@ -272,13 +272,14 @@ class MaskedLm(Adapter):
         losses = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
         counted = labels != IGNORED
         columns = [losses, counted.float(), (counted & (logits.argmax(-1) == labels)).float()]
-        table = torch.zeros(len(batch["pairs"]), 5, dtype=torch.float64, device=labels.device)
-        table[:, :3].index_add_(0, batch["rows"], torch.stack(columns, dim=1).double())
+        # On the CPU: not every device has float64.
+        table = torch.zeros(len(batch["pairs"]), 5, dtype=torch.float64)
+        table[:, :3].index_add_(0, batch["rows"].cpu(), torch.stack(columns, dim=1).cpu().double())
         if self.pair:
             pairs = pair_logits(outputs).float()
-            table[:, 3] = F.cross_entropy(pairs, batch["pairs"], reduction="none")
-            table[:, 4] = pairs.argmax(-1) == batch["pairs"]
-        return list(table.cpu().numpy())
+            table[:, 3] = F.cross_entropy(pairs, batch["pairs"], reduction="none").cpu()
+            table[:, 4] = (pairs.argmax(-1) == batch["pairs"]).cpu()
+        return list(table.numpy())
 
     def decode(
         self, reduced: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Example]

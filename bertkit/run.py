@@ -23,6 +23,8 @@ from typing import Any, TypeGuard
 from bertkit.errors import MALFORMED, RunError, did_you_mean, hide_secrets, looked_for
 from bertkit.events import Checkpoint, Event, to_json
 
+BESIDE = "beside"
+"""Key of a run that was trained to be compared with another one, which it names."""
 STATUSES = ("created", "running", "finished", "interrupted", "failed")
 SUITE = "suite.json"
 """The file that makes a folder of runs a suite."""
@@ -411,7 +413,8 @@ def find(where: str | Path | None, runs: Path) -> Run:
     """Find a run: by folder, by name below ``runs``, or the newest finished one there.
 
     Of a sweep's folder it is the best trial, of a suite's that holds runs of one task the one that was kept. The
-    others, which were trained beside it, are not looked at where the newest is wanted.
+    others, which were trained beside it, are not looked at where the newest is wanted; nor is a student that was
+    trained without its teacher, to be compared with.
 
     Raises:
         RunError: if there is none.
@@ -427,7 +430,9 @@ def find(where: str | Path | None, runs: Path) -> Run:
         near = did_you_mean(str(where), (run.folder.name for run in ls(runs)))
         raise RunError(f"There is no run '{where}'.{near} 'bertkit runs ls' lists the runs below {runs}.")
     every = ls(runs)
-    finished = [run for run in every if run.status == "finished" and kept(run) is not False]
+    finished = [
+        run for run in every if run.status == "finished" and kept(run) is not False and BESIDE not in run.record
+    ]
     if not finished:
         rest = f"; {every[-1].folder} is '{every[-1].status}'" if every else ""
         raise RunError(

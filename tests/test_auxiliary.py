@@ -137,6 +137,7 @@ def test_ratios_of_two_epochs_stand_side_by_side() -> None:
     batches = auxiliary.JointBatches(
         list(range(4)), [3, 5, 9, 2], weights=[1.0] * 4, batch_size=2, micro_batch_tokens=100, seed=3
     )
+    assert batches.num_tokens == 3 + 5 + 9 + 2
     draws = batches.draws()
     seen = []
     for _ in range(8):

@@ -518,7 +518,7 @@ class SpanQA(Adapter):
         shift = length - batch["attention_mask"].sum(dim=1, keepdim=True) if self.padding.left else 0
         spans = torch.stack([first - shift, last - shift, best.values], dim=2)
         nulls = torch.stack([null - shift, null - shift, null_score], dim=2)
-        return list(torch.cat([nulls, spans], dim=1).double().cpu().numpy())
+        return list(torch.cat([nulls, spans], dim=1).cpu().double().numpy())
 
     def decode(
         self, reduced: Sequence[np.ndarray], features: Sequence[Feature], examples: Sequence[Example]

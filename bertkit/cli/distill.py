@@ -86,7 +86,9 @@ def _show(result: Distilled, runs: Path) -> None:
             f"the student keeps {result.kept():.1%} of the teacher's {result.metric}, {faster:.1f} times as fast"
         )
     console.say(f"{student.run}: {student.seconds:.0f} s, {student.tokens_per_second:,.0f} tokens/s in training")
-    where = [] if student.run.parent == runs else ["--run", student.run]
+    # The student that learned alone has finished last.
+    alone = any(line.name == "alone" for line in result.contenders)
+    where = [] if student.run.parent == runs and not alone else ["--run", student.run]
     console.next_command("bertkit", "predict", "file.jsonl", *where)
 
 

@@ -62,6 +62,11 @@ class TrainingBatches:
         return len(self.groups)
 
     @property
+    def num_tokens(self) -> int:
+        """Return the tokens of an epoch, padding left out."""
+        return int(self.lengths.sum())
+
+    @property
     def steps_per_epoch(self) -> int:
         """Return the optimizer steps in an epoch."""
         return math.ceil(self.num_examples / self.batch_size)

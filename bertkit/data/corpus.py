@@ -137,6 +137,7 @@ def load(
     reading: Reading | None = None,
     offline: bool = False,
     listen: Listener = ignore,
+    beside: Corpus | None = None,
 ) -> Corpus:
     """Return a corpus: from the cache where it is there, else read, tokenised and kept.
 
@@ -152,6 +153,7 @@ def load(
         reading: how to read.
         offline: do not ask the Hub.
         listen: is told progress (documents so far) and notes; the notes also where it is in the cache.
+        beside: another one that is in use, and stays in the cache.
 
     Raises:
         DataError: if something cannot be read (with file:line), there is no text, or the disk is full.
@@ -172,7 +174,8 @@ def load(
         with _disk(temporary.folder):
             build(temporary.folder)
         return replace(_opened(temporary.folder, key), _keeps=temporary)
-    return _kept(cache.with_name(f"{cache.name}-corpora"), key, build, listen)
+    keep = (key, beside.hash) if beside else (key,)
+    return _kept(cache.with_name(f"{cache.name}-corpora"), keep, build, listen)
 
 
 class _Temporary:
@@ -266,10 +269,11 @@ def _content(source: Source, reading: Reading, *, offline: bool) -> str:
 # The cache ------------------------------------------------------------------------------------------------------
 
 
-def _kept(place: Path, key: str, build: Callable[[Path], None], listen: Listener) -> Corpus:
-    """Return the corpus in ``place / key``, made if it is not there, or not whole."""
+def _kept(place: Path, keep: Sequence[str], build: Callable[[Path], None], listen: Listener) -> Corpus:
+    """Return the corpus in ``place / keep[0]``, made if it is not there, or not whole; the others of ``keep`` stay."""
     from filelock import FileLock
 
+    key = keep[0]
     folder = place / key
     with _disk(place):
         # What is there is whole, so that only building takes a lock, and a cache that cannot be written serves too.
@@ -280,7 +284,7 @@ def _kept(place: Path, key: str, build: Callable[[Path], None], listen: Listener
             if (found := _whole(folder, key, listen)) is not None:
                 return found
             _make(folder, build)
-            _bound(place, folder)
+            _bound(place, keep)
             return _opened(folder, key)
 
 
@@ -348,16 +352,19 @@ def _opened(folder: Path, key: str) -> Corpus:
     )
 
 
-def _bound(place: Path, keep: Path) -> None:
-    """Remove the corpora that were not used for longest until the others are small enough."""
+def _bound(place: Path, keep: Sequence[str]) -> None:
+    """Remove the corpora that were not used for longest until the others are small enough; not those of ``keep``."""
     found = []
+    total = 0
     for folder in place.iterdir():
         # Another process may remove it in the meantime.
         with suppress(OSError):
-            if folder.is_dir() and folder != keep and not folder.name.startswith("."):
+            if folder.is_dir() and not folder.name.startswith("."):
                 size = sum(file.stat().st_size for file in folder.iterdir())
-                found.append((folder.stat().st_mtime, size, folder))
-    total = sum(file.stat().st_size for file in keep.iterdir())
+                if folder.name in keep:
+                    total += size
+                else:
+                    found.append((folder.stat().st_mtime, size, folder))
     for _, size, folder in sorted(found, reverse=True):
         total += size
         if total > MOST_BYTES:

@@ -139,7 +139,7 @@ def template_of(tokenizer: PreTrainedTokenizerBase, *, pair: bool) -> Template:
     if len(text) != 1 + pair:
         raise ConfigError(
             f"The tokenizer {type(tokenizer).__name__} puts no special token between two segments, so pairs cannot be "
-            "told apart: take the objective 'none'."
+            "told apart: take --objective mlm."
         )
     parts: list[tuple[int, ...]] = [(), (), ()]
     kinds = [0, 0, 0, 0, 0]
@@ -276,7 +276,8 @@ class _Making:
         if self.corpus.num_documents < 2:
             raise DataError(
                 "The corpus has one document, and next-sentence prediction takes the wrong next segment from another. "
-                "Give more documents, say how they are told apart (pretrain.layout), or take 'sop' or 'none'."
+                "Give more documents, say how they are told apart (pretrain.layout), or take --objective mlm+sop or "
+                "mlm."
             )
         for number, bounds in self._documents():
             first, last = 0, len(bounds) - 1
@@ -297,7 +298,7 @@ class _Making:
                     first = end
         if not any(label == 0 for label in self.labels):
             raise DataError(
-                "No document of the corpus has two sentences, so nothing has a next one: take the objective 'none'."
+                "No document of the corpus has two sentences, so nothing has a next one: take --objective mlm."
             )
 
     def _takes_random(self, *, free: bool) -> bool:
@@ -338,8 +339,7 @@ class _Making:
                 first = end
         if not self.labels:
             raise DataError(
-                "No document of the corpus has two sentences, so there is no order to predict: take the objective "
-                "'none'."
+                "No document of the corpus has two sentences, so there is no order to predict: take --objective mlm."
             )
 
     def _add(self, start: int, end: int, second: int, last: int, label: int) -> None:

@@ -15,7 +15,7 @@ from bertkit.config import DeviceConfig
 from bertkit.data.sources import Data
 from bertkit.errors import ConfigError
 from bertkit.events import Listener, Note, Phase, ignore
-from bertkit.run import Run
+from bertkit.run import BESIDE, Run
 from bertkit.run import find as find_run
 from bertkit.task import Task
 from bertkit.workflows import finetune as tuning
@@ -136,10 +136,12 @@ def distill(
         assert run is not None
         tuning.refuse_command(run, "distill")
         student = tuning.folder_or_name(str(encoder))
+        if student_layers and student_layers != len(layers_of(run.record["request"]["encoder"])):
+            student = f"of {student_layers} layers"
         given: dict[str, Any] = {
             "task": task,
             "encoder": student,
-            "teacher": str(teacher),
+            "teacher": _teacher_name(teacher, Path(runs)) if str(teacher) else "",
             "scored": [],
             "start_from": None,
         }
@@ -272,6 +274,7 @@ def _finished(
         if alone.status == "interrupted":
             return Distilled(student=student, interrupted=student.run)
         models["alone"] = str(alone.run)
+        Run.open(alone.run).update(**{BESIDE: student.run.name})
     run = Run.open(student.run)
     metric = str(run.record["resolved_task"]["metrics"][0])
     lines = _stored(run, models) or compared(run, models, request, listen)

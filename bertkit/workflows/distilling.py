@@ -130,20 +130,16 @@ class Distilling(Training):
 
     # Before the first step -------------------------------------------------------------------------------------
 
-    def _train(self, run: Run, prepared: Prepared, source: Source, start: dict[str, Any] | None) -> Finetuned:
-        return super()._train(run, self._augmented(run, prepared), source, start)
+    def completed(self, run: Run, prepared: Prepared) -> Prepared:
+        """Add copies of the training examples, where they are asked for: those of the folder, else new ones.
 
-    def _augmented(self, run: Run, prepared: Prepared) -> Prepared:
-        """Add copies of the training examples, where they are asked for: those of the folder, else new ones."""
+        Raises:
+            RunError: if a finished run has lost them.
+        """
         if not self.config.augment:
             return prepared
         train = prepared.dataset.splits["train"]
-        file = run.folder / COPIES
-        if processes.is_main() and not file.is_file():
-            run.write_lines(COPIES, self._copies(prepared))
-        text = processes.on_main(partial(file.read_text, encoding="utf-8")) if processes.is_main() else None
-        text = processes.share(text)
-        added = [json.loads(line) for line in (text or "").splitlines()]
+        added = [json.loads(line) for line in processes.on_main(partial(self._kept_copies, run, prepared)) if line]
         number = len(train.examples)
         self.tell(Note(message=f"{len(added)} copies with other words were added to {number} training examples"))
         whole = replace(
@@ -154,6 +150,16 @@ class Distilling(Training):
         )
         splits = prepared.dataset.splits | {"train": whole}
         return replace(prepared, dataset=replace(prepared.dataset, splits=splits))
+
+    def _kept_copies(self, run: Run, prepared: Prepared) -> list[str]:
+        """Return the lines of the file that holds the copies, made where it is not there."""
+        file = run.folder / COPIES
+        if not file.is_file():
+            if run.status == "finished":
+                raise RunError(f"{file} is missing, so what {run.folder} learned from is not known. Restore it.")
+            run.write_lines(COPIES, self._copies(prepared))
+        # A text may hold what str.splitlines() takes for the end of a line.
+        return file.read_text(encoding="utf-8").split("\n")
 
     def _copies(self, prepared: Prepared) -> list[dict[str, Any]]:
         from bertkit import device
@@ -182,7 +188,10 @@ class Distilling(Training):
         if self.kept:
             assert self.saved is not None
             distillation.keep_layers(loaded.model, self.kept, self.saved.name)
-            if (order := _order(self.saved, prepared)) is not None and not loaded.new_weights:
+            if loaded.new_weights:
+                message = f"the head of {self.saved.name} is none of Hugging Face's, so the student's starts at random"
+                self.tell(Note(message=message))
+            elif (order := _order(self.saved, prepared)) is not None:
                 distillation.reorder_head(loaded.model, order)
         return loaded
 

@@ -142,7 +142,7 @@ def _measured(ready: Rehearsal, listen: Listener) -> Estimate:
         listen(Note(message=message))
     rate = _tokens_per_second(ready.some_steps(MEASURED_STEPS))
     steps = loop.num_steps(batches, train)
-    tokens = round(int(batches.lengths.sum()) * steps / batches.steps_per_epoch)
+    tokens = round(batches.num_tokens * steps / batches.steps_per_epoch)
     evaluations = num_evaluations(steps, train.eval_steps or batches.steps_per_epoch)
     return Estimate(
         task=ready.prepared.task.name,

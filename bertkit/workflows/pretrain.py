@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from bertkit import auxiliary, card, config, encoder, processes, vocabulary
+from bertkit import auxiliary, card, config, encoder, lora, processes, trackers, vocabulary
 from bertkit.adapters.base import Adapter, Feature, Prediction
 from bertkit.config import DeviceConfig, PredictConfig, PretrainConfig, TrainConfig
-from bertkit.data import Dataset, Split, cache, corpus, pairs
+from bertkit.data import Dataset, Split, cache, corpus, pairs, passages
 from bertkit.data.batches import TrainingBatches
 from bertkit.data.epochs import EpochBatches, Epochs
 from bertkit.data.masking import Masker
@@ -36,7 +36,7 @@ from bertkit.errors import (
     together,
 )
 from bertkit.events import Listener, Note, Phase, ignore
-from bertkit.pretraining import HELD_OUT_SEED, TYPE, MaskedLm, Rows, held_out
+from bertkit.pretraining import HELD_OUT_SEED, PAIRS, TYPE, MaskedLm, Rows, held_out
 from bertkit.run import Run
 from bertkit.run import find as find_run
 from bertkit.task import DataSource, from_table
@@ -329,7 +329,12 @@ class Pretraining(Training):
         request = self.request
         faults: list[BertkitError] = []
         try:
+            trackers.check(request.task.track, offline=request.offline)
+        except BertkitError as error:
+            faults.append(error)
+        try:
             source = self._source()
+            self._check_encoder(source)
         except BertkitError as error:
             faults.append(error)
         missing = [place for place in (*request.corpus, request.valid) if place and _is_lost(place)]
@@ -340,6 +345,8 @@ class Pretraining(Training):
         adapter = _adapter(request)
         if adapter.config.lm_weight:
             auxiliary.require_type(request.task)
+        if adapter.config.lora_rank:
+            lora.require()
         self.text = self._read(source, adapter)
         splits: dict[str, Any] = {"train": range(self.text.epochs.size)}
         splits["validation"] = range(min(len(self.text.held_out), request.pretrain.valid_rows))
@@ -366,6 +373,14 @@ class Pretraining(Training):
             return found
         return Source(name=f"bert-{request.size}", folder=found.folder if found else Path())
 
+    def _check_encoder(self, source: Source) -> None:
+        """Refuse an encoder that cannot be pre-trained so, before a corpus is read that may take hours."""
+        request = self.request
+        if not request.size:
+            encoder.require_pretraining(source, pairs=request.pretrain.objective in PAIRS)
+        if not request.new_tokenizer:
+            Masker(encoder.load_tokenizer(source), whole_words=request.pretrain.whole_words)
+
     def _read(self, source: Source, adapter: MaskedLm) -> _Text:
         """Read the corpus and what is held out."""
         request, settings = self.request, self.request.pretrain
@@ -374,7 +389,7 @@ class Pretraining(Training):
         self.tell(Phase(name="reading the corpus"))
         whole = corpus.load(request.corpus, tokenizer, cache=cache.folder(), **about)
         if request.valid:
-            train, valid = whole, corpus.load([request.valid], tokenizer, cache=cache.folder(), **about)
+            train, valid = whole, corpus.load([request.valid], tokenizer, cache=cache.folder(), beside=whole, **about)
         else:
             train, valid = whole.split(settings.valid_share, HELD_OUT_SEED)
         options: dict[str, Any] = {"max_length": adapter.config.max_length, "short_share": settings.short_share}
@@ -387,8 +402,9 @@ class Pretraining(Training):
         try:
             rows = pairs.instances(valid, tokenizer, seed=HELD_OUT_SEED, **options)
         except DataError as error:
-            where = request.valid or "the part that is held out (pretrain.valid_share)"
-            raise DataError(f"Of {where}: {error}") from error
+            where = request.valid or "the part that is held out"
+            more = "" if request.valid else " Raise pretrain.valid_share, or name held-out text with --valid."
+            raise DataError(f"Of {where}: {error}{more}") from error
         return _Text(tokenizer=tokenizer, train=train, valid=valid, epochs=Epochs(made), held_out=rows)
 
     def _tokenizer(self, source: Source, about: Mapping[str, Any]) -> PreTrainedTokenizerBase:
@@ -578,5 +594,5 @@ def _masked_lm(adapter: Adapter) -> MaskedLm:
 def _is_lost(place: str) -> bool:
     """Say whether a place is a file or folder that is not there; a Hub data set is ``owner/name``."""
     path = Path(place).expanduser()
-    hub = place.count("/") == 1 and not path.suffix and not place.startswith((".", "/", "~"))
+    hub = passages.HUB_NAME.fullmatch(place) and not path.parent.is_dir()
     return not path.exists() and not hub

@@ -406,7 +406,12 @@ class Training:
             self.tell(Note(message=f"{run.folder} has no whole checkpoint, so it starts again"))
         return start
 
+    def completed(self, run: Run, prepared: Prepared) -> Prepared:
+        """Return what is trained on, with what its run folder holds of it."""
+        return prepared
+
     def _train(self, run: Run, prepared: Prepared, source: Source, start: dict[str, Any] | None) -> Finetuned:
+        prepared = self.completed(run, prepared)
         request, adapter = self.request, prepared.adapter
         place = device.choose(request.device)
         handlers = replicas.handlers() if processes.size() > 1 else ()

@@ -62,6 +62,20 @@ class Npy:
         self.file.write(npy_header(self.num_rows, self.width))
 
 
+def _refuse_lost(kind: pa.DataType, known: pa.DataType, name: str) -> None:
+    """Refuse nested values with a field that the first rows did not have: Arrow would leave it out without a word."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind) and pa.types.is_struct(known):
+        for field in kind:
+            place = known.get_field_index(field.name)
+            if place < 0:
+                raise TypeError(f"column '{name}' has a field '{field.name}', which none of the first rows has")
+            _refuse_lost(field.type, known.field(place).type, f"{name}.{field.name}")
+    elif pa.types.is_list(kind) and pa.types.is_list(known):
+        _refuse_lost(kind.value_type, known.value_type, name)
+
+
 def npy_header(num_rows: int, width: int) -> bytes:
     """Return the header of an array of that shape, float32, as numpy.lib.format describes it (version 1.0)."""
     told = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({num_rows}, {width}), }}"
@@ -103,6 +117,8 @@ class Parquet:
                 arrays = {name: pa.array([row.get(name) for row in rows]) for name in names}
                 self.schema = pa.schema([(name, _kind(array.type)) for name, array in arrays.items()])
             self._refuse_new(rows)
+            for field in self.schema:
+                _refuse_lost(pa.array([row.get(field.name) for row in rows]).type, field.type, field.name)
             return pa.Table.from_pylist(list(rows), schema=self.schema)
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             raise DataError(

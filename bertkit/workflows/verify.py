@@ -121,7 +121,7 @@ def verify(
     training = made_by(request, told, lambda: False, time.perf_counter())
     prepared, source = training.check()
     _refuse_other(found, training.facts(prepared, source))
-    rehearsal = Rehearsal.of(training, prepared, source)
+    rehearsal = Rehearsal.of(training, training.completed(found, prepared), source)
     listen(Phase(name=f"training the first {len(then)} steps again"))
     now = rehearsal.first_steps(len(then))
     again = tuple(

@@ -49,10 +49,17 @@ def byte_level() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
-def load(path: Path, *, tokenizer: Any = None, cache: Path | None = None, listen: Any = None, **reading: Any) -> Corpus:
-    return corpus.load(
-        [path], tokenizer or bert(), cache=cache, reading=Reading(**reading), listen=listen or (lambda event: None)
-    )
+def load(
+    path: Path,
+    *,
+    tokenizer: Any = None,
+    cache: Path | None = None,
+    listen: Any = None,
+    beside: Corpus | None = None,
+    **reading: Any,
+) -> Corpus:
+    about: dict[str, Any] = {"cache": cache, "listen": listen or (lambda event: None), "beside": beside}
+    return corpus.load([path], tokenizer or bert(), reading=Reading(**reading), **about)
 
 
 def sentences(found: Corpus, tokenizer: Any = None) -> list[list[str]]:
@@ -275,6 +282,8 @@ def test_kept_corpora_are_bounded_and_the_newest_stays(
     monkeypatch.setattr(corpus, "MOST_BYTES", 10)
     third = load(text, cache=cache, layout="wikitext")
     assert {folder.name for folder in place.iterdir() if folder.is_dir()} == {third.hash}
+    fourth = load(text, cache=cache, layout="blocks", beside=third)
+    assert {folder.name for folder in place.iterdir() if folder.is_dir()} == {third.hash, fourth.hash}
     # What was mapped before is still there for whoever has it.
     assert len(second.ids) == len(first.ids)
 

@@ -155,7 +155,7 @@ def test_next_sentences_of_one_document_are_refused() -> None:
 
 @pytest.mark.parametrize("objective", ["nsp", "sop"])
 def test_pairs_of_single_sentences_are_refused(objective: str) -> None:
-    with pytest.raises(DataError, match=r"No document of the corpus has two sentences.*take the objective 'none'"):
+    with pytest.raises(DataError, match=r"No document of the corpus has two sentences.*take --objective mlm"):
         made(corpus_of([[3], [4], [5]]), objective)
 
 

@@ -10,7 +10,9 @@ import pytest
 
 import bertkit
 from bertkit.errors import ConfigError, ModelError, RunError
+from bertkit.run import find
 from bertkit.workflows.distill import Distilled
+from bertkit.workflows.verify import verify
 from tests.conftest import (
     LEARNING,
     questions,
@@ -110,6 +112,9 @@ def test_run_says_what_it_learned_from_and_compares(finished_run: Path, rows: Pa
     assert "| distilled |" in (result.run / "README.md").read_text(encoding="utf-8")
     assert result.to_json()["comparison"] == json.loads(json.dumps(found["comparison"]))
     assert not same_weights(result.run, Path(result.contenders[2].model))
+    # The one that learned alone finished last, and is not the newest all the same.
+    assert record(Path(result.contenders[2].model))["beside"] == result.run.name
+    assert find(None, tmp_path).folder == result.run
     again = distil(rows, teacher=finished_run, encoder="teacher:1", out=result.run, compare=True)
     assert again.student.already
     assert again.contenders == result.contenders
@@ -246,6 +251,10 @@ def test_labels_in_another_order_are_matched_by_name(finished_run: Path, rows: P
             },
             r"train.patience counts evaluations.*Set one of the two to 0",
         ),
+        (
+            {"student_layers": 1, "settings": {"distill.matching": "general", "distill.hidden": 1.0}},
+            r"distill.matching is 'general', and must be always where distill.general_epochs is 0",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -278,6 +287,17 @@ def test_teacher_that_changed_is_refused_on_resuming(finished_run: Path, rows: P
     config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     with pytest.raises(RunError, match=r"was made from something else|learned from other files"):
         distil(resume=tmp_path / "run")
+
+
+def test_resuming_takes_what_was_asked_for_and_no_other_student(
+    finished_run: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    distil(rows, teacher=finished_run, student_layers=1, out=out)
+    monkeypatch.chdir(finished_run.parent)
+    assert distil(resume=out, teacher=finished_run.name, student_layers=1, threads=0, precision="auto").student.already
+    with pytest.raises(RunError, match=r"was trained with encoder teacher:0; --resume got encoder of 2 layers"):
+        distil(resume=out, student_layers=2, threads=0, precision="auto")
 
 
 def test_finetune_refuses_settings_of_a_distillation(rows: Path, tiny_encoder: Path, tmp_path: Path) -> None:
@@ -324,6 +344,19 @@ def test_augmented_examples_keep_what_they_are_labelled_with(kind: str, tiny_enc
     assert steps[0]["num_examples"] == len(copies) * 3 // 2
 
 
+def test_augmented_run_is_verified_also_with_odd_ends_of_lines_in_its_texts(finished_run: Path, tmp_path: Path) -> None:
+    data = [{**row, "text": f"{row['text']}\u2028and\u0085more"} for row in reviews(40)]
+    file = write_jsonl(tmp_path / "odd.jsonl", data)
+    settings = {"distill.augment": 1, "distill.augment_encoder": str(masked_lm(tmp_path / "lm"))}
+    result = distil(file, teacher=finished_run, student_layers=1, runs=tmp_path, settings=settings)
+    copies = result.run / "augmented.jsonl"
+    assert copies.read_text(encoding="utf-8").count("\n") == record(result.run)["num_examples"]["train"]
+    assert verify(result.run).same
+    copies.unlink()
+    with pytest.raises(RunError, match=r"augmented\.jsonl is missing, so what .* learned from is not known"):
+        verify(result.run)
+
+
 def test_augmentation_without_a_masked_lm_head_is_refused(
     finished_run: Path, rows: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
@@ -342,13 +375,14 @@ def _distilled(data: Path, teacher: Path, student: Path, out: Path, settings: di
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"distill.hidden": 1.0, "distill.general_epochs": 1}])
+@pytest.mark.parametrize("settings", [{"distill.augment": 1}, {"distill.hidden": 1.0, "distill.general_epochs": 1}])
 def test_two_processes_learn_what_one_learns(settings: dict[str, Any], rows: Path, tmp_path: Path) -> None:
     dry = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     body = save_tiny_bert(tmp_path / "tiny", **dry)
     about: dict[str, Any] = {"runs": tmp_path, "precision": "float32", "threads": 1}
     teacher = bertkit.finetune(rows, encoder=body, settings=QUICK, **about).run
     student = save_tiny_bert(tmp_path / "narrow", hidden_size=8, **dry)
+    settings = settings | {"distill.augment_encoder": str(masked_lm(tmp_path / "lm"))}
     losses = []
     for number in (1, 2):
         out = tmp_path / f"run-{number}"

@@ -288,6 +288,13 @@ def test_table_refuses_columns_that_change(
     assert [path.name for path in tmp_path.iterdir()] == ["texts.jsonl"]
 
 
+@pytest.mark.parametrize("later", [{"a": 1, "b": 2}, {"a": 1, "in": [{"c": 1, "d": 2}]}])
+def test_table_loses_no_field_of_nested_values(later: dict[str, Any], tiny_encoder: Path, tmp_path: Path) -> None:
+    rows = [{"text": "good", "meta": {"a": 1, "in": [{"c": 3}]}}, {"text": "bad", "meta": later}]
+    with pytest.raises(DataError, match=r"column 'meta(\.in)?' has a field '[bd]', which none of the first rows has"):
+        written(texts_file(tmp_path, rows), tiny_encoder, tmp_path / "v.parquet", settings={"embed.chunk": 1})
+
+
 @pytest.mark.parametrize("name", ["v.npy", "v.parquet"])
 def test_failed_output_leaves_the_one_before(name: str, tiny_encoder: Path, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"old")

@@ -15,7 +15,7 @@ import transformers
 
 import bertkit
 from bertkit.data import corpus as corpus_data
-from bertkit.errors import ConfigError, DataError, ModelError, RunError
+from bertkit.errors import BertkitError, ConfigError, DataError, ModelError, RunError
 from bertkit.workflows import pretrain as pretrain_workflow
 from bertkit.workflows import runs as runs_workflow
 from bertkit.workflows.training import Finetuned
@@ -341,6 +341,33 @@ def test_what_does_not_go_together_is_said(given: dict[str, Any], wanted: str, c
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"objective": "mlm+nsp"}, r"\(roberta\) has no head for pairs of segments"),
+        ({"settings": {"track": "nothing"}}, r"track.*nothing"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_corpus_is_read(
+    given: dict[str, Any], wanted: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*args: Any, **options: Any) -> None:
+        raise AssertionError("the corpus is read")
+
+    monkeypatch.setattr("bertkit.data.corpus.load", load)
+    folder = families.save(next(one for one in families.FAMILIES if one.name == "RoBERTa"), tmp_path / "roberta")
+    with pytest.raises(BertkitError, match=wanted):
+        pretrain(corpus, encoder=folder, runs=tmp_path / "runs", **given)
+
+
+def test_hub_data_set_may_have_a_dot_in_its_name() -> None:
+    from bertkit.workflows.pretrain import _is_lost
+
+    assert not _is_lost("mlfoundations/dclm-baseline-1.0")
+    assert _is_lost("nothing.txt")
+    assert _is_lost("tests/nothing.txt")
+
+
 def test_a_corpus_is_needed(tmp_path: Path, tiny_encoder: Path) -> None:
     with pytest.raises(ConfigError, match=r"pretrain needs a CORPUS: text files"):
         bertkit.pretrain(encoder=tiny_encoder, runs=tmp_path)
@@ -383,7 +410,7 @@ def test_the_recipe_of_fine_tuning_goes_with_it(
 
 def test_held_out_text_of_one_document_has_no_wrong_next(corpus: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     valid = write_corpus(tmp_path / "valid.txt", 1)
-    with pytest.raises(DataError, match=r"Of .*valid\.txt: The corpus has one document"):
+    with pytest.raises(DataError, match=r"Of .*valid\.txt: The corpus has one document.*--objective mlm\+sop or mlm"):
         pretrain(corpus, valid=valid, encoder=tiny_encoder, objective="mlm+nsp", runs=tmp_path / "runs")
 
 
