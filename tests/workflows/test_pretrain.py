@@ -345,7 +345,7 @@ def test_what_does_not_go_together_is_said(given: dict[str, Any], wanted: str, c
     ("given", "wanted"),
     [
         ({"objective": "mlm+nsp"}, r"\(roberta\) has no head for pairs of segments"),
-        ({"settings": {"track": "nothing"}}, r"track.*nothing"),
+        ({"settings": {"track": "wandb"}, "offline": True}, r"WANDB_MODE has wandb send .* --offline asks no network"),
     ],
 )
 def test_what_cannot_be_is_said_before_the_corpus_is_read(
@@ -355,6 +355,7 @@ def test_what_cannot_be_is_said_before_the_corpus_is_read(
         raise AssertionError("the corpus is read")
 
     monkeypatch.setattr("bertkit.data.corpus.load", load)
+    monkeypatch.setenv("WANDB_MODE", "online")
     folder = families.save(next(one for one in families.FAMILIES if one.name == "RoBERTa"), tmp_path / "roberta")
     with pytest.raises(BertkitError, match=wanted):
         pretrain(corpus, encoder=folder, runs=tmp_path / "runs", **given)
