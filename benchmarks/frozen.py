@@ -30,7 +30,6 @@ HEAD = {"train.freeze": "encoder", "train.epochs": 10, "train.learning_rate": 1e
 FINE_TUNING = "fine-tuning"
 SST2: dict[str, dict[str, Any]] = {
     "frozen, linear on [CLS] (Hugging Face's head)": HEAD,
-    "frozen, MLP on [CLS], mix": HEAD | {"train.head": "mlp", "train.layers": "mix"},
     "frozen, linear on the mean": HEAD | {"train.pooling": "mean"},
     "frozen, MLP on the mean": HEAD | {"train.head": "mlp", "train.pooling": "mean"},
     "frozen, MLP on the mean, mix": HEAD | {"train.head": "mlp", "train.pooling": "mean", "train.layers": "mix"},

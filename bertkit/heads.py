@@ -160,7 +160,8 @@ def _save(folder: Path, spec: Spec, tensors: Mapping[str, torch.Tensor]) -> None
     from safetensors.torch import save_file
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(whole, folder / FILE, metadata={KEY: json.dumps(asdict(spec)), "format": "pt"})
+    # One entry: safetensors writes several in any order, and the same head must make the same file.
+    save_file(whole, folder / FILE, metadata={KEY: json.dumps(asdict(spec))})
 
 
 def load(model: Any, folder: Path) -> bool:

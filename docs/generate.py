@@ -213,7 +213,7 @@ def results(name: str) -> str:
 def measured(*names: str) -> str:
     """Return the tables of those results that there are."""
     parts = [results(name) for name in " ".join(names).split() if (RESULTS / f"{name}.json").is_file()]
-    return "\n\n".join(parts) or NOT_MEASURED
+    return "\n\n".join(parts)
 
 
 def _glue_results() -> str:

@@ -210,6 +210,7 @@ def steps(run: Path) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == "step"]
 
 
+@pytest.mark.slow
 def test_run_is_saved_resumed_verified_and_opens_in_plain_transformers(gpt2: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification

@@ -256,6 +256,7 @@ def test_vectors_are_trained_where_nothing_is_frozen(vectors: Path, tmp_path: Pa
     assert not after[:3].any()
 
 
+@pytest.mark.slow
 def test_run_is_resumed_bit_for_bit(vectors: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -270,6 +271,7 @@ def test_run_is_resumed_bit_for_bit(vectors: Path, tmp_path: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["linear", "bilstm"])
 def test_tagger_learns_and_its_linear_head_opens_in_plain_transformers(
     head: str, vectors: Path, tmp_path: Path

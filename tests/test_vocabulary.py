@@ -75,6 +75,7 @@ def test_size_is_met_exactly(size: int) -> None:
     assert len(vocabulary.train(words(), size)) == size
 
 
+@pytest.mark.slow
 def test_same_texts_give_the_same_vocabulary_in_other_processes() -> None:
     code = """
 import json

@@ -309,6 +309,7 @@ def test_cache_that_is_only_read_serves(text: Path, tmp_path: Path, monkeypatch:
     assert load(text, cache=tmp_path / "cache").hash == whole.hash
 
 
+@pytest.mark.slow
 def test_two_processes_build_once(text: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.data.test_corpus import load; "

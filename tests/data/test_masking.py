@@ -64,6 +64,7 @@ def deviations(counts: dict[str, float], *, vocabulary: int = 1000) -> dict[str,
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_shares_hold_over_a_million_tokens(whole_words: bool) -> None:
     counts = counted(Masker(bert(), whole_words=whole_words))
@@ -77,6 +78,7 @@ def test_shares_hold_over_a_million_tokens(whole_words: bool) -> None:
     assert max(away.values()) < 4, away
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "name"),
     [

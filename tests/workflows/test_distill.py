@@ -76,6 +76,7 @@ def test_every_task_type_learns_from_its_teacher(kind: str, tiny_encoder: Path, 
     assert record(result.run)["comparison"][1]["name"] == "distilled"
 
 
+@pytest.mark.slow
 def test_student_that_sees_only_soft_labels_learns_what_the_teacher_knows(
     finished_run: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_run_says_what_it_learned_from_and_compares(finished_run: Path, rows: Pa
     assert again.contenders == result.contenders
 
 
+@pytest.mark.slow
 def test_saved_student_is_a_plain_model(finished_run: Path, rows: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
@@ -134,6 +136,7 @@ def test_saved_student_is_a_plain_model(finished_run: Path, rows: Path, tmp_path
     assert len(steps) == 2 * 5
 
 
+@pytest.mark.slow
 def test_general_phase_looks_at_no_label(finished_run: Path, tmp_path: Path) -> None:
     swapped = [row | {"label": {"positive": "negative", "negative": "positive"}[row["label"]]} for row in reviews(80)]
     losses = []
@@ -148,6 +151,7 @@ def test_general_phase_looks_at_no_label(finished_run: Path, tmp_path: Path) -> 
     assert losses[0][5:] != losses[1][5:]
 
 
+@pytest.mark.slow
 def test_interrupted_distillation_goes_on_bit_for_bit(finished_run: Path, rows: Path, tmp_path: Path) -> None:
     settings = {"distill.hidden": 1.0, "distill.general_epochs": 1, "train.epochs": 1}
     given: dict[str, Any] = {"teacher": finished_run, "encoder": save_tiny_bert(tmp_path / "s", hidden_size=8)}
@@ -165,6 +169,7 @@ def test_interrupted_distillation_goes_on_bit_for_bit(finished_run: Path, rows: 
     assert len(done.contenders) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["pairs", *(pytest.param(k, marks=pytest.mark.slow) for k in ("tagging", "questions"))]
 )
@@ -182,6 +187,7 @@ def test_answers_are_the_same_kept_and_anew(kind: str, tiny_encoder: Path, tmp_p
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_say_of_the_teacher_it_is_fine_tuning(
     finished_run: Path, rows: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +199,7 @@ def test_without_a_say_of_the_teacher_it_is_fine_tuning(
     assert same_weights(plain, result.run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["reviews", pytest.param("tagging", marks=pytest.mark.slow)])
 def test_teacher_of_another_tokenizer_is_matched_by_example_and_word(
     kind: str, finished_run: Path, tagging_run: Path, tmp_path: Path
@@ -222,6 +229,7 @@ def _other_tokenizer(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_labels_in_another_order_are_matched_by_name(finished_run: Path, rows: Path, tmp_path: Path) -> None:
     settings = {"labels": ["positive", "negative"], "train.learning_rate": 1e-9}
     result = distil(rows, teacher=finished_run, encoder="teacher:0,1", runs=tmp_path, settings=settings)
@@ -289,6 +297,7 @@ def test_teacher_that_changed_is_refused_on_resuming(finished_run: Path, rows: P
         distil(resume=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_resuming_takes_what_was_asked_for_and_no_other_student(
     finished_run: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +327,7 @@ def masked_lm(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pairs", "tagging", "questions"])
 def test_augmented_examples_keep_what_they_are_labelled_with(kind: str, tiny_encoder: Path, tmp_path: Path) -> None:
     data = data_of(kind, tmp_path)
@@ -344,6 +354,7 @@ def test_augmented_examples_keep_what_they_are_labelled_with(kind: str, tiny_enc
     assert steps[0]["num_examples"] == len(copies) * 3 // 2
 
 
+@pytest.mark.slow
 def test_augmented_run_is_verified_also_with_odd_ends_of_lines_in_its_texts(finished_run: Path, tmp_path: Path) -> None:
     data = [{**row, "text": f"{row['text']}\u2028and\u0085more"} for row in reviews(40)]
     file = write_jsonl(tmp_path / "odd.jsonl", data)
@@ -392,6 +403,7 @@ def test_two_processes_learn_what_one_learns(settings: dict[str, Any], rows: Pat
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_report_of_a_student_has_its_teacher_at_the_top(finished_run: Path, rows: Path, tmp_path: Path) -> None:
     result = distil(rows, teacher=finished_run, student_layers=1, runs=tmp_path)
     bertkit.evaluate(result.run, settings={"eval.resamples": 0})
@@ -400,6 +412,7 @@ def test_report_of_a_student_has_its_teacher_at_the_top(finished_run: Path, rows
     assert "1 layer," in page
 
 
+@pytest.mark.slow
 def test_head_of_our_own_learns_from_answers_and_not_from_the_inside(
     finished_run: Path, rows: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
@@ -421,6 +434,7 @@ def test_head_of_our_own_learns_from_answers_and_not_from_the_inside(
         )
 
 
+@pytest.mark.slow
 def test_command_shows_a_line_for_each_model(finished_run: Path, rows: Path, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 

@@ -75,6 +75,7 @@ def test_kept_features_give_the_losses_and_scores_of_the_frozen_encoder(
     same(fast, slow)
 
 
+@pytest.mark.slow
 def test_other_seeds_and_epochs_find_the_features(tiny_encoder: Path, tmp_path: Path, kept: Path) -> None:
     data = data_of("token-tagging", tmp_path)
     first = train(data, encoder=tiny_encoder, out=tmp_path / "1", settings=FROZEN, seed=1)
@@ -87,6 +88,7 @@ def test_other_seeds_and_epochs_find_the_features(tiny_encoder: Path, tmp_path: 
     assert any("those of an earlier run" in note and "MB in" in note for note in heard.notes)
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_weights_and_of_what_is_read(tiny_encoder: Path, tmp_path: Path, kept: Path) -> None:
     data = data_of("token-tagging", tmp_path)
     train(data, encoder=tiny_encoder, out=tmp_path / "1", settings=FROZEN)
@@ -97,6 +99,7 @@ def test_features_are_those_of_the_weights_and_of_what_is_read(tiny_encoder: Pat
     assert len(list(kept.iterdir())) == 6
 
 
+@pytest.mark.slow
 def test_damaged_features_are_computed_anew(tiny_encoder: Path, tmp_path: Path, kept: Path) -> None:
     data = data_of("sequence-classification", tmp_path)
     one = train(data, encoder=tiny_encoder, out=tmp_path / "1", settings=FROZEN).run
@@ -107,6 +110,7 @@ def test_damaged_features_are_computed_anew(tiny_encoder: Path, tmp_path: Path, 
     same(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 5])
 def test_interrupted_head_goes_on_bit_for_bit(stop_at: int, tiny_encoder: Path, tmp_path: Path) -> None:
     data = data_of("token-tagging", tmp_path)
@@ -120,6 +124,7 @@ def test_interrupted_head_goes_on_bit_for_bit(stop_at: int, tiny_encoder: Path, 
     assert (part / "model" / heads.FILE).read_bytes() == (whole / "model" / heads.FILE).read_bytes()
 
 
+@pytest.mark.slow
 def test_trained_encoder_keeps_nothing(tiny_encoder: Path, tmp_path: Path, kept: Path) -> None:
     data = data_of("sequence-classification", tmp_path)
     thawed = FROZEN | {"train.unfreeze_epochs": 1}
@@ -128,6 +133,7 @@ def test_trained_encoder_keeps_nothing(tiny_encoder: Path, tmp_path: Path, kept:
     assert not kept.exists()
 
 
+@pytest.mark.slow
 def test_new_pooler_is_trained_on_kept_first_tokens(tmp_path: Path) -> None:
     from transformers import BertModel
 
@@ -140,6 +146,7 @@ def test_new_pooler_is_trained_on_kept_first_tokens(tmp_path: Path) -> None:
     same(fast, slow)
 
 
+@pytest.mark.slow
 def test_16_bits_are_kept_in_16_bits(tiny_encoder: Path, tmp_path: Path, kept: Path) -> None:
     data = data_of("token-tagging", tmp_path)
     settings = FROZEN | {"train.layers": "mix"}
@@ -152,6 +159,7 @@ def test_16_bits_are_kept_in_16_bits(tiny_encoder: Path, tmp_path: Path, kept: P
     np.testing.assert_allclose(losses(fast), losses(slow), rtol=2e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [("MOST_BYTES", 1000, "they would take 0.0 GB, and there is room for"), ("MOST_OF_FREE", 0.0, "there is room for")],
@@ -168,6 +176,7 @@ def test_features_that_are_too_large_are_computed_in_each_step(
     assert not kept.exists()
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_no_half_file(
     tiny_encoder: Path, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +192,7 @@ def test_full_disk_leaves_no_half_file(
     assert any("computed in each step: they cannot be written" in note for note in heard.notes)
 
 
+@pytest.mark.slow
 def test_without_a_cache_folder_it_says_so(tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BERTKIT_CACHE", "")
     data = data_of("sequence-classification", tmp_path)
@@ -220,6 +230,7 @@ def test_several_processes_train_as_one(kind: str, tiny_encoder: Path, tmp_path:
 # Afterwards -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sequence-classification", "token-tagging", "span-qa"])
 def test_own_head_is_evaluated_predicted_verified_and_told_of(kind: str, tiny_encoder: Path, tmp_path: Path) -> None:
     data = data_of(kind, tmp_path)
@@ -240,6 +251,7 @@ def test_own_head_is_evaluated_predicted_verified_and_told_of(kind: str, tiny_en
     assert "Mix of layers" in page
 
 
+@pytest.mark.slow
 def test_openvino_refuses_an_own_head(tiny_encoder: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     data = data_of("sequence-classification", tmp_path)
@@ -250,6 +262,7 @@ def test_openvino_refuses_an_own_head(tiny_encoder: Path, tmp_path: Path) -> Non
         list(bertkit.predict([{"text": "good"}], run=run, backend="openvino"))
 
 
+@pytest.mark.slow
 def test_whole_encoder_is_trained_under_an_own_head(tiny_encoder: Path, tmp_path: Path) -> None:
     data = data_of("token-tagging", tmp_path)
     given = {"train.head": "bilstm", "train.layers": "mix", "train.learning_rate": 1e-2, "train.epochs": 3}
@@ -260,6 +273,7 @@ def test_whole_encoder_is_trained_under_an_own_head(tiny_encoder: Path, tmp_path
     assert losses(run) == losses(again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_run_on_kept_features_is_verified_bit_for_bit(precision: str, tiny_encoder: Path, tmp_path: Path) -> None:
     data = data_of("token-tagging", tmp_path)

@@ -161,6 +161,7 @@ def test_a_new_tokenizer_is_kept(corpus: Path, tmp_path: Path, monkeypatch: pyte
         pretrain_workflow.new_tokenizer(other, 45, lowercase=True, max_length=64)
 
 
+@pytest.mark.slow
 def test_a_size_takes_the_tokenizer_of_an_encoder(corpus: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     settings = {"train.max_steps": 1}
     found = pretrain(corpus, size="tiny", encoder=tiny_encoder, runs=tmp_path, settings=settings)
@@ -168,6 +169,7 @@ def test_a_size_takes_the_tokenizer_of_an_encoder(corpus: Path, tiny_encoder: Pa
     assert (model.config.num_hidden_layers, model.config.vocab_size) == (2, 23)
 
 
+@pytest.mark.slow
 def test_masked_lm_keeps_the_pooler_that_it_does_not_train(corpus: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     listener = Listener()
     settings = {"train.max_steps": 2}
@@ -183,6 +185,7 @@ def test_masked_lm_keeps_the_pooler_that_it_does_not_train(corpus: Path, tiny_en
     assert facts["layers"] == {"form": "stack", "reason": "", "head": "masked positions"}
 
 
+@pytest.mark.slow
 def test_it_computes_in_bf16(corpus: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     settings = {"train.max_steps": 2}
     found = pretrain(corpus, encoder=tiny_encoder, runs=tmp_path, settings=settings, precision="bf16")
@@ -193,6 +196,7 @@ def test_it_computes_in_bf16(corpus: Path, tiny_encoder: Path, tmp_path: Path) -
 # What it promises -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [2, 11])
 def test_a_resumed_run_equals_the_uninterrupted_one(
     stop_at: int, finished: Finetuned, corpus: Path, tiny_encoder: Path, tmp_path: Path
@@ -207,6 +211,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert without_clocks(resumed.run) == without_clocks(finished.run)
 
 
+@pytest.mark.slow
 def test_the_loss_does_not_depend_on_the_parts_of_a_step(corpus: Path, tmp_path: Path) -> None:
     encoder = save_tiny_bert(tmp_path / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     found = []
@@ -217,6 +222,7 @@ def test_the_loss_does_not_depend_on_the_parts_of_a_step(corpus: Path, tmp_path:
     assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_held_out_masks_are_the_same_each_time(corpus: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     settings = {"train.max_steps": 3, "train.eval_steps": 1, "train.learning_rate": 1e-12, "train.weight_decay": 0}
     scores = []
@@ -230,6 +236,7 @@ def test_held_out_masks_are_the_same_each_time(corpus: Path, tiny_encoder: Path,
     assert scores[3] != scores[0]
 
 
+@pytest.mark.slow
 def test_the_first_steps_are_the_same_again(finished: Finetuned) -> None:
     found = verify(finished.run, steps=12)
     assert found.same
@@ -376,6 +383,7 @@ def test_a_corpus_is_needed(tmp_path: Path, tiny_encoder: Path) -> None:
         bertkit.pretrain(tmp_path / "nothing.txt", encoder=tiny_encoder, runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_pairs_need_a_head_for_them(corpus: Path, tmp_path: Path) -> None:
     family = next(one for one in families.FAMILIES if one.name == "RoBERTa")
     folder = families.save(family, tmp_path / "roberta")
@@ -386,6 +394,7 @@ def test_pairs_need_a_head_for_them(corpus: Path, tmp_path: Path) -> None:
     assert type(transformers.AutoModelForMaskedLM.from_pretrained(found.run / "model")).__name__ == "RobertaForMaskedLM"
 
 
+@pytest.mark.slow
 def test_albert_learns_the_order_of_sentences(corpus: Path, tmp_path: Path) -> None:
     family = next(one for one in families.FAMILIES if one.name == "ALBERT")
     folder = families.save(family, tmp_path / "albert")
@@ -397,6 +406,7 @@ def test_albert_learns_the_order_of_sentences(corpus: Path, tmp_path: Path) -> N
     assert model.sop_classifier.classifier.out_features == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [{"train.freeze": "embeddings"}, {"train.gradient_checkpointing": True}])
 def test_the_recipe_of_fine_tuning_goes_with_it(
     setting: dict[str, Any], corpus: Path, tiny_encoder: Path, tmp_path: Path

@@ -45,6 +45,7 @@ def changed(run: Path, encoder: Path) -> set[str]:
     return {name for name, value in body(encoder).items() if not torch.equal(after[name], value)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [True, False])
 def test_frozen_encoder_stays_bit_for_bit_and_the_head_moves(fast: bool, tiny_encoder: Path, tmp_path: Path) -> None:
     listener = Listener()
@@ -68,6 +69,7 @@ def test_frozen_encoder_stays_bit_for_bit_and_the_head_moves(fast: bool, tiny_en
     assert "| trained parameters | 34 of " in card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [True, False])
 def test_frozen_encoder_draws_no_dropout(fast: bool, tmp_path: Path) -> None:
     """The losses would differ, were the encoder's dropout in force; the head has none here."""
@@ -82,6 +84,7 @@ def test_frozen_encoder_draws_no_dropout(fast: bool, tmp_path: Path) -> None:
     assert len(losses[0]) > 1
 
 
+@pytest.mark.slow
 def test_frozen_layers_and_embeddings_stay_and_those_above_move(tiny_encoder: Path, tmp_path: Path) -> None:
     settings = {"train.freeze": "embeddings,layers:0"}
     run = train(reviews(32), encoder=tiny_encoder, out=tmp_path / "run", settings=settings).run
@@ -91,6 +94,7 @@ def test_frozen_layers_and_embeddings_stay_and_those_above_move(tiny_encoder: Pa
     assert record(run)["embeddings"]["reason"] == "its word embeddings are not trained"
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_of_a_partly_frozen_encoder_changes_nothing(tiny_encoder: Path, tmp_path: Path) -> None:
     settings = {"train.freeze": "embeddings,layers:0", "train.fast": False}
     runs = [
@@ -124,6 +128,7 @@ def test_gradual_unfreezing_says_when_and_moves_what_it_says(tiny_encoder: Path,
     assert found["rates"] == {"head": 1.0, "layer 1": 0.5, "layer 0": 0.25, "embeddings": 0.125}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "stop_at"),
     [(ENCODER, 3), (GRADUAL, 3), (GRADUAL, 4), (GRADUAL, 5), (LORA, 3), ({"train.reinit_layers": 1}, 3)],
