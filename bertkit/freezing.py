@@ -224,7 +224,7 @@ def _named(group: Sequence[Part]) -> list[str]:
 def said(facts: Mapping[str, Any]) -> str:
     """Return the one line of what :meth:`Plan.facts` counted."""
     share = 100 * facts["parameters"] / facts["all"]
-    line = f"training {_count(facts['parameters'])} of {_count(facts['all'])} parameters ({share:.2g} %)"
+    line = f"training {count(facts['parameters'])} of {count(facts['all'])} parameters ({share:.2g} %)"
     if facts.get("frozen"):
         line += f"; frozen: {', '.join(_ranges(facts['frozen']))}"
     if facts.get("unfreezing"):
@@ -234,7 +234,8 @@ def said(facts: Mapping[str, Any]) -> str:
     return line
 
 
-def _count(number: int) -> str:
+def count(number: int) -> str:
+    """Return a number of parameters in words: ``770``, ``22.7 M``."""
     return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"
 
 

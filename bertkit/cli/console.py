@@ -308,11 +308,13 @@ class Console:
             self._line(f"{event.name} ...")
 
     def _start(self, event: Start) -> None:
+        from bertkit.freezing import count
+
         self.close()
         begun = f", from step {event.step}" if event.step else ""
         self._line(
             f"training on {event.num_examples} examples, {event.num_steps} steps{begun}, "
-            f"{event.num_parameters / 1e6:.1f} M parameters, {event.device}, {event.precision}"
+            f"{count(event.num_parameters)} parameters, {event.device}, {event.precision}"
         )
         if self.live:
             self.bar = _bar()
