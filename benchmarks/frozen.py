@@ -56,7 +56,7 @@ def trained(task: str, settings: dict[str, Any], name: str, seed: int, given: ar
     return {
         "seed": seed,
         "scores": {split: _plain(scores) for split, scores in run.scores.items()},
-        "seconds_an_epoch": sum(step["seconds"] for step in steps) / max(1.0, steps[-1]["epoch"]),
+        "seconds_an_epoch": sum(step["seconds"] for step in steps) / steps[-1]["epoch"],
         "epochs": steps[-1]["epoch"],
         "seconds": record["seconds"],
         "precision": record["device"]["precision"],
