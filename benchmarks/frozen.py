@@ -114,10 +114,14 @@ def table(variants: dict[str, Any]) -> list[str]:
     for name, one in variants.items():
         accuracy, seconds = one["accuracy"], one["seconds_of_the_pass"]
         lines.append(
-            f"| {name} | {accuracy['mean']:.4f} ± {accuracy['deviation']:.4f} | {one['seconds_an_epoch']:.2f} "
+            f"| {name} | {accuracy['mean']:.4f}{_deviation(accuracy, one['runs'])} | {one['seconds_an_epoch']:.2f} "
             f"| {one['times_as_fast_as_fine_tuning']:.1f} | {f'{seconds:.1f} s' if seconds else 'in each epoch'} |"
         )
     return lines
+
+
+def _deviation(score: dict[str, float], runs: list[dict[str, Any]]) -> str:
+    return f" ± {score['deviation']:.4f}" if len(runs) > 1 else ""
 
 
 def layers(given: argparse.Namespace) -> None:
