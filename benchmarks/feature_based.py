@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.frozen import FINE_TUNING, TAGGING, spread, trained
+from benchmarks.frozen import FINE_TUNING, TAGGING, shown, spread, trained
 
 HEAD = {"train.freeze": "encoder", "train.head": "bilstm", "train.epochs": 20, "train.learning_rate": 1e-3}
 ROWS = {
@@ -64,7 +64,7 @@ def table(found: dict[str, Any], split: str) -> list[str]:
     lines = [f"| what the head reads | {split} {metric} | seconds an epoch |", "| --- | --- | --- |"]
     for row, one in found.items():
         seconds = min(run["seconds_an_epoch"] for run in one["runs"])
-        lines.append(f"| {row} | {one['mean']:.4f} ± {one['deviation']:.4f} | {seconds:.2f} |")
+        lines.append(f"| {row} | {shown(one, one['runs'])} | {seconds:.2f} |")
     return lines
 
 

@@ -114,14 +114,15 @@ def table(variants: dict[str, Any]) -> list[str]:
     for name, one in variants.items():
         accuracy, seconds = one["accuracy"], one["seconds_of_the_pass"]
         lines.append(
-            f"| {name} | {accuracy['mean']:.4f}{_deviation(accuracy, one['runs'])} | {one['seconds_an_epoch']:.2f} "
+            f"| {name} | {shown(accuracy, one['runs'])} | {one['seconds_an_epoch']:.2f} "
             f"| {one['times_as_fast_as_fine_tuning']:.1f} | {f'{seconds:.1f} s' if seconds else 'in each epoch'} |"
         )
     return lines
 
 
-def _deviation(score: dict[str, float], runs: list[dict[str, Any]]) -> str:
-    return f" ± {score['deviation']:.4f}" if len(runs) > 1 else ""
+def shown(score: dict[str, float], runs: list[dict[str, Any]]) -> str:
+    """Return a mean, with the deviation where there is more than one seed."""
+    return f"{score['mean']:.4f}" + (f" ± {score['deviation']:.4f}" if len(runs) > 1 else "")
 
 
 def layers(given: argparse.Namespace) -> None:
@@ -146,7 +147,7 @@ def _layers_table(found: dict[str, Any], task: str, split: str) -> list[str]:
     lines = [f"| layers | `{task}`, {split} {metric} | each seed |", "| --- " * 3 + "|"]
     for choice, one in found.items():
         each = ", ".join(f"{run['scores'][split][metric]:.4f}" for run in one["runs"])
-        lines.append(f"| `{choice}` | {one['mean']:.4f} ± {one['deviation']:.4f} | {each} |")
+        lines.append(f"| `{choice}` | {shown(one, one['runs'])} | {each} |")
     return lines
 
 

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 RELATIVE = "rel"
 """Modules beside the layers whose names begin so hold relative positions: DeBERTa's, MPNet's."""
-
-
 POOLER = "pooler"
 """What families call the module that makes ``C`` of the states of [CLS]."""
+LOADED = "_is_hf_initialized"
+"""transformers' mark on weights that came from a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,7 +365,3 @@ def _draw(model: Any, module: torch.nn.Module) -> None:
             delattr(part, LOADED)
     with torch.no_grad():
         module.apply(body._init_weights)
-
-
-LOADED = "_is_hf_initialized"
-"""transformers' mark on weights that came from a checkpoint."""

@@ -83,19 +83,16 @@ def main() -> None:
             console.flush()
     except (SystemExit, KeyboardInterrupt) as end:
         interrupted = _interrupted(end)
-        if interrupted and processes.size() > 1:
-            # Another may wait for this one where no interrupt reaches it, and is let go when this one is gone.
-            os._exit(130)
-        if interrupted:
-            sys.exit(130)
-        if processes.size() > 1:
-            # None ends before all are done: a launcher would end the others. And none ends with what is still at work
-            # in C++ threads, which a dying interpreter may abort.
+        status = 130 if interrupted else _status(end)
+        if processes.size() == 1:
+            sys.exit(status)
+        # None ends before all are done, as a launcher would end the others; but for an interrupt: another may wait for
+        # this one where none reaches it, and is let go when this one is gone.
+        if not interrupted:
             processes.leave()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(_status(end))
-        raise
+        sys.stderr.flush()
+        # What is still at work in C++ threads a dying interpreter may abort.
+        os._exit(status)
     except Exception as error:
         if not isinstance(error, BertkitError) and processes.size() == 1:
             raise

@@ -18,7 +18,7 @@ def command(
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, help="Of the cross-validation and of --limit.")
     ] = 42,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Train on N examples; 0 is all.")] = 0,
+    limit: options.Limit = 0,
     set_: options.Set = None,
     json: options.Json = False,
     offline: options.Offline = False,

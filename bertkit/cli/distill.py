@@ -28,15 +28,13 @@ def command(
         int, typer.Option("--student-layers", metavar="N", min=0, help="In its place: N of the teacher's layers.")
     ] = 0,
     compare: Annotated[bool, typer.Option("--compare", help="Fine-tune the student without the teacher, too.")] = False,
-    revision: Annotated[
-        str, typer.Option("--revision", metavar="R", help="Branch, tag or commit of the encoder.")
-    ] = "",
+    revision: options.Revision = "",
     data: options.Data = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder; else a new one.")] = None,
+    out: options.RunFolder = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Of head, dropout and order.  [default: 42]")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Train on N examples; 0 is all.")] = 0,
+    limit: options.Limit = 0,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an unfinished one.")
     ] = None,

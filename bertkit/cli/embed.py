@@ -16,9 +16,7 @@ def command(
         typer.Argument(metavar="INPUT", help="JSONL, CSV, TSV, Parquet, a text a line (.txt); - is stdin."),
     ] = None,
     encoder: options.Encoder = "",
-    revision: Annotated[
-        str, typer.Option("--revision", metavar="R", help="Branch, tag or commit of the encoder.")
-    ] = "",
+    revision: options.Revision = "",
     run: Annotated[
         str | None, typer.Option("--run", metavar="RUN|SUITE", help="The encoder that a run has trained.")
     ] = None,

@@ -20,18 +20,16 @@ def command(
         typer.Argument(metavar="TASK|FILE|GROUP", help="A task's name or file, a data file, or several: glue, a,b."),
     ] = None,
     encoder: options.Encoder = "",
-    revision: Annotated[
-        str, typer.Option("--revision", metavar="R", help="Branch, tag or commit of the encoder.")
-    ] = "",
+    revision: options.Revision = "",
     data: options.Data = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder; else a new one.")] = None,
+    out: options.RunFolder = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Of head, dropout and order.  [default: 42]")
     ] = None,
     seeds: Annotated[
         str | None, typer.Option("--seeds", metavar="N|LIST", help="Train with N seeds (5), or these (1,2,3).")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Train on N examples; 0 is all.")] = 0,
+    limit: options.Limit = 0,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN|SUITE", help="Go on with an unfinished one.")
     ] = None,

@@ -29,6 +29,9 @@ Encoder = Annotated[
         "--encoder", metavar="NAME|DIR", help="A Hub name, a folder, a run, minilm, or a file of word vectors."
     ),
 ]
+Revision = Annotated[str, typer.Option("--revision", metavar="R", help="Branch, tag or commit of the encoder.")]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Train on N examples; 0 is all.")]
+RunFolder = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder; else a new one.")]
 Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR|FILE", help="Data in place of the task's own: a GLUE folder or a file."),

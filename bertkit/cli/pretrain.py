@@ -21,9 +21,7 @@ def command(
     encoder: Annotated[
         str, typer.Option("--encoder", metavar="NAME|DIR", help="A Hub name, a folder, a run or minilm.")
     ] = "",
-    revision: Annotated[
-        str, typer.Option("--revision", metavar="R", help="Branch, tag or commit of the encoder.")
-    ] = "",
+    revision: options.Revision = "",
     new_tokenizer: Annotated[
         int, typer.Option("--new-tokenizer", metavar="N", min=0, help="Train a tokenizer of N tokens on the corpus.")
     ] = 0,
@@ -37,7 +35,7 @@ def command(
         str, typer.Option("--objective", metavar="NAME", help="mlm, mlm+nsp or mlm+sop.  [default: mlm]")
     ] = "",
     whole_words: Annotated[bool, typer.Option("--whole-words", help="Mask whole words.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder; else a new one.")] = None,
+    out: options.RunFolder = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Of weights, masks and order.  [default: 42]")
     ] = None,

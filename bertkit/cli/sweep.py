@@ -31,9 +31,7 @@ def command(
         str, typer.Option("--storage", metavar="URL", help="A database that several machines share.  [default: a file]")
     ] = "",
     encoder: options.Encoder = "",
-    revision: Annotated[
-        str, typer.Option("--revision", metavar="R", help="Branch, tag or commit of the encoder.")
-    ] = "",
+    revision: options.Revision = "",
     data: options.Data = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="The sweep's folder; else the unfinished or a new one.")
@@ -41,7 +39,7 @@ def command(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Of every trial, and of the draw.  [default: 42]")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Train on N examples; 0 is all.")] = 0,
+    limit: options.Limit = 0,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="SWEEP", help="Go on with an unfinished one.")
     ] = None,

@@ -124,8 +124,7 @@ def distill(
     """
     began = time.perf_counter()
     where = DeviceConfig(device=device, precision=precision, threads=threads)
-    if seed is not None and not 0 <= seed < 2**63:
-        raise ConfigError(f"seed is {seed}, and must be a whole number from 0 to 2**63 - 1.")
+    tuning.check_seed(seed)
     processes.join(device)
     if not processes.is_main():
         rows = data if task is None or isinstance(task, str | Path | Task) else task

@@ -81,8 +81,7 @@ def finetune(
     began = time.perf_counter()
     where = DeviceConfig(device=device, precision=precision, threads=threads)
     run: Run | None
-    if seed is not None and not 0 <= seed < 2**63:
-        raise ConfigError(f"seed is {seed}, and must be a whole number from 0 to 2**63 - 1.")
+    check_seed(seed)
     processes.join(device)
     if not processes.is_main():
         rows = data if task is None or isinstance(task, str | Path | Task) else task
@@ -128,6 +127,16 @@ def finetune(
         refuse_other(run, request, offline=offline)
         return processes.share(already(run, listen))
     return Training(request, listen, should_stop, began).run(run, Path(runs), Path(out) if out else None)
+
+
+def check_seed(seed: int | None) -> None:
+    """Refuse a seed that no generator takes.
+
+    Raises:
+        ConfigError: if it is negative or has more than 63 bits.
+    """
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ConfigError(f"seed is {seed}, and must be a whole number from 0 to 2**63 - 1.")
 
 
 def request_of(

@@ -40,7 +40,7 @@ from bertkit.pretraining import HELD_OUT_SEED, PAIRS, TYPE, MaskedLm, Rows, held
 from bertkit.run import Run
 from bertkit.run import find as find_run
 from bertkit.task import DataSource, from_table
-from bertkit.workflows.finetune import already, asked, folder_or_name, refuse_command, refuse_with_resume
+from bertkit.workflows.finetune import already, asked, check_seed, folder_or_name, refuse_command, refuse_with_resume
 from bertkit.workflows.preparation import Prepared, Settings, tables
 from bertkit.workflows.training import Finetuned, Request, Training, as_json, plainly
 
@@ -110,8 +110,7 @@ def pretrain(
     """
     began = time.perf_counter()
     where = DeviceConfig(device=device, precision=precision, threads=threads)
-    if seed is not None and not 0 <= seed < 2**63:
-        raise ConfigError(f"seed is {seed}, and must be a whole number from 0 to 2**63 - 1.")
+    check_seed(seed)
     processes.join(device)
     if not processes.is_main():
         return _follow(should_stop, began)
@@ -334,7 +333,8 @@ class Pretraining(Training):
             faults.append(error)
         try:
             source = self._source()
-            self._check_encoder(source)
+            if not request.size:
+                encoder.require_pretraining(source, pairs=request.pretrain.objective in PAIRS)
         except BertkitError as error:
             faults.append(error)
         missing = [place for place in (*request.corpus, request.valid) if place and _is_lost(place)]
@@ -373,19 +373,13 @@ class Pretraining(Training):
             return found
         return Source(name=f"bert-{request.size}", folder=found.folder if found else Path())
 
-    def _check_encoder(self, source: Source) -> None:
-        """Refuse an encoder that cannot be pre-trained so, before a corpus is read that may take hours."""
-        request = self.request
-        if not request.size:
-            encoder.require_pretraining(source, pairs=request.pretrain.objective in PAIRS)
-        if not request.new_tokenizer:
-            Masker(encoder.load_tokenizer(source), whole_words=request.pretrain.whole_words)
-
     def _read(self, source: Source, adapter: MaskedLm) -> _Text:
         """Read the corpus and what is held out."""
         request, settings = self.request, self.request.pretrain
         about: dict[str, Any] = {"reading": reading_of(settings), "offline": request.offline, "listen": self.tell}
         tokenizer = self._tokenizer(source, about)
+        # What cannot be masked is refused before the corpus is read, which may take hours.
+        Masker(tokenizer, whole_words=settings.whole_words)
         self.tell(Phase(name="reading the corpus"))
         whole = corpus.load(request.corpus, tokenizer, cache=cache.folder(), **about)
         if request.valid:
