@@ -85,6 +85,9 @@ def main() -> None:
         interrupted = _interrupted(end)
         status = 130 if interrupted else _status(end)
         if processes.size() == 1:
+            # Where Ctrl-C comes while a string is executed (dataclasses are made so, at import), 'python -m' kills
+            # itself by the signal at its end, although it was caught; the next string lets it forget.
+            exec("")
             sys.exit(status)
         # None ends before all are done, as a launcher would end the others; but for an interrupt: another may wait for
         # this one where none reaches it, and is let go when this one is gone.

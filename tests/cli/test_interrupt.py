@@ -23,6 +23,15 @@ with interrupt.handled() as stopping:
             print(stopping.exit_code, flush=True)
             time.sleep(600)
 """
+AT_IMPORT = """
+from unittest import mock
+import bertkit.cli
+def interrupted():
+    exec("raise KeyboardInterrupt")
+mock.patch("bertkit.cli.app", interrupted).start()
+bertkit.cli.main()
+"""
+"""Ctrl-C while a string is executed, as when a dataclass is made."""
 TERM, INT, USR1 = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 
 
@@ -44,6 +53,14 @@ def test_first_signal_is_noted_and_a_second_stops_at_once(
         process.send_signal(second)
         assert process.wait(900) == -second
         assert process.stderr.read().splitlines() == ["stopping after this step; once more stops at once"]
+
+
+def test_an_interrupt_while_modules_are_imported_is_an_exit_status(tmp_path: Path) -> None:
+    (tmp_path / "at_import.py").write_text(AT_IMPORT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(tmp_path)])}
+    command = [sys.executable, "-m", "at_import"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
 def test_handlers_from_before_come_back() -> None:

@@ -165,7 +165,8 @@ def test_bad_row_is_told_once_and_ends_all(finished_run: Path, tmp_path: Path) -
     process = started(given, folder=tmp_path)
     out, err = ended(process)
     assert (process.returncode, out) == (1, "")
-    (message,) = err.splitlines()
+    assert len(err.splitlines()) == 1, err
+    message = err.rstrip()
     assert message.startswith("error: rank 0 of 2: new.jsonl:31: column 'text' is missing")
     assert message.endswith("and the same command goes on from there.")
     # By another number of processes, too.
