@@ -76,6 +76,21 @@ def remove(model: torch.nn.Module) -> None:
             module.__class__ = torch.nn.Dropout
 
 
+def silence(model: torch.nn.Module) -> None:
+    """Let nothing of a model drop out any more; its ``config``, and what is saved of it, say what they said.
+
+    Families keep the share of the attention's probabilities either in a ``nn.Dropout`` or as a number in the module.
+    """
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
 @cache
 def _fast_module() -> type[torch.nn.Dropout]:
     import torch

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
-from bertkit import auxiliary, card, config, encoder, lora, processes, trackers, vocabulary
+from bertkit import auxiliary, card, config, dropout, encoder, lora, processes, trackers, vocabulary
 from bertkit.adapters.base import Adapter, Feature, Prediction
 from bertkit.config import DeviceConfig, PredictConfig, PretrainConfig, TrainConfig
 from bertkit.data import Dataset, Split, cache, corpus, pairs, passages
@@ -444,6 +444,8 @@ class Pretraining(Training):
         else:
             loaded = encoder.load_for_pretraining(source, pairs=paired, seed=seed)
             self._tell_heads(loaded)
+        if not self.request.pretrain.dropout:
+            dropout.silence(loaded.model)
         if prepared.train.compile:
             adapter.selection.reason = "train.compile compiles the plain model"
         else:
