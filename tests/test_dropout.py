@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 
 from bertkit import dropout
+from tests import families
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -71,3 +73,20 @@ def test_modules_are_swapped_and_restored() -> None:
     assert torch.equal(model.eval()[1](x), x)
     dropout.remove(model)
     assert [type(module) for module in model] == kinds
+
+
+@pytest.mark.parametrize("family", families.slow_others(families.FAMILIES), ids=lambda family: family.name)
+def test_a_silenced_model_computes_in_training_as_in_evaluation(family: families.Family) -> None:
+    config = getattr(transformers, family.config)(**{"vocab_size": 60, **family.sizes})
+    shares = {name for name, value in config.to_dict().items() if "drop" in name and isinstance(value, float)}
+    for name in shares:
+        setattr(config, name, 0.5)
+    torch.manual_seed(0)
+    model = getattr(transformers, family.model)(config)
+    rows = {"input_ids": torch.arange(10, 26).view(2, 8), "attention_mask": torch.ones(2, 8, dtype=torch.long)}
+    with torch.no_grad():
+        plain = model.eval()(**rows)[0]
+        assert not torch.allclose(model.train()(**rows)[0], plain, atol=1e-2)
+        dropout.silence(model)
+        assert torch.allclose(model(**rows)[0], plain, atol=1e-6)
+    assert {getattr(model.config, name) for name in shares} == {0.5}

@@ -14,6 +14,7 @@ import torch
 import transformers
 
 import bertkit
+from bertkit import dropout, unpad
 from bertkit.data import corpus as corpus_data
 from bertkit.errors import BertkitError, ConfigError, DataError, ModelError, RunError
 from bertkit.workflows import pretrain as pretrain_workflow
@@ -183,6 +184,22 @@ def test_masked_lm_keeps_the_pooler_that_it_does_not_train(corpus: Path, tiny_en
     facts = record(found.run)
     assert facts["config"]["pretrain"]["whole_words"] is True
     assert facts["layers"] == {"form": "stack", "reason": "", "head": "masked positions"}
+
+
+def test_without_dropout_nothing_is_drawn_but_what_is_saved_drops_out(
+    corpus: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **options: Any) -> None:
+        raise AssertionError("dropped out")
+
+    for module in (dropout, unpad):
+        monkeypatch.setattr(module, "kept", fail)
+    settings = {"train.max_steps": 2}
+    with pytest.raises(AssertionError, match="dropped out"):
+        pretrain(corpus, encoder=tiny_encoder, runs=tmp_path, settings=settings)
+    run = pretrain(corpus, encoder=tiny_encoder, runs=tmp_path, settings={**settings, "pretrain.dropout": False}).run
+    saved = json.loads((run / "model" / "config.json").read_text())
+    assert saved["hidden_dropout_prob"] == saved["attention_probs_dropout_prob"] == 0.1
 
 
 @pytest.mark.slow
