@@ -19,7 +19,7 @@ from bertkit.run import BESIDE, Run
 from bertkit.run import find as find_run
 from bertkit.task import Task
 from bertkit.workflows import finetune as tuning
-from bertkit.workflows.distilling import CUT, Distilling, follow, layers_of, teacher_of
+from bertkit.workflows.distilling import COMMAND, CUT, Distilling, follow, layers_of, teacher_of
 from bertkit.workflows.preparation import Settings, task_of
 from bertkit.workflows.saved import Opened, Saved
 from bertkit.workflows.training import Finetuned, Request
@@ -133,7 +133,7 @@ def distill(
     if resume is not None:
         run: Run | None = find_run(resume, Path(runs))
         assert run is not None
-        tuning.refuse_command(run, "distill")
+        tuning.refuse_command(run, COMMAND)
         student = tuning.folder_or_name(str(encoder))
         if student_layers and student_layers != len(layers_of(run.record["request"]["encoder"])):
             student = f"of {student_layers} layers"
@@ -164,7 +164,7 @@ def distill(
         )
         request = replace(request, teacher=teacher_name)
         layers_of(request.encoder)
-        run = tuning.existing(Path(out)) if out else None
+        run = tuning.existing(Path(out), COMMAND) if out else None
     given_out = Path(out) if out else None
     student_result = _trained(request, run, Path(runs), given_out, listen, should_stop, began)
     if student_result.status == "interrupted":
@@ -239,7 +239,6 @@ def _trained(
 ) -> Finetuned:
     """Train, or give back what was trained before."""
     if run is not None and run.status == "finished":
-        tuning.refuse_command(run, "distill")
         tuning.refuse_other(run, request, offline=request.offline)
         return processes.share(tuning.already(run, listen))
     return Distilling(request, listen, should_stop, began).run(run, runs, out)
@@ -263,7 +262,7 @@ def _finished(
         settings["distill"] = settings.get("distill", {}) | ALONE
         alone = _trained(
             replace(request, task=replace(request.task, settings=settings)),
-            tuning.existing(out),
+            tuning.existing(out, COMMAND),
             runs,
             out,
             listen,

@@ -28,6 +28,7 @@ from bertkit.workflows.training import Finetuned, Request, Training
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+COMMAND = "distill"
 CUT = "teacher:"
 """What the name of an encoder begins with that is cut out of the teacher; its layers follow, from 0."""
 COPIES = "augmented.jsonl"
@@ -117,7 +118,7 @@ class Distilling(Training):
         if helper:
             found = encoder.find(helper, offline=self.request.offline)
             teacher["augment_hash"] = found.revision or encoder.folder_hash(found.folder)
-        return record | {"command": "distill", "teacher": teacher}
+        return record | {"command": COMMAND, "teacher": teacher}
 
     def _refuse_other(self, run: Run, record: dict[str, Any]) -> None:
         """Refuse a run that was made from anything else, the teacher's files among it."""

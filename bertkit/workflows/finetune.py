@@ -26,6 +26,8 @@ from bertkit.workflows.preparation import (
 )
 from bertkit.workflows.training import Finetuned, Request, Training, as_json, follow, plainly
 
+COMMAND = "finetune"
+
 
 def finetune(
     task: str | Path | Task | Any = None,
@@ -88,7 +90,7 @@ def finetune(
         return follow(rows if data is None else data, should_stop, began)
     if resume is not None:
         run = find_run(resume, Path(runs))
-        refuse_command(run, "finetune")
+        refuse_command(run, COMMAND)
         refuse_with_resume(
             run,
             settings=settings,
@@ -122,7 +124,7 @@ def finetune(
             runs=Path(runs),
             listen=listen,
         )
-        run = existing(Path(out)) if out else None
+        run = existing(Path(out), COMMAND) if out else None
     if run is not None and run.status == "finished":
         refuse_other(run, request, offline=offline)
         return processes.share(already(run, listen))
@@ -226,10 +228,17 @@ def asked(where: DeviceConfig) -> dict[str, Any]:
     return {name: value for name, value in config.describe(where).items() if value != default[name]}
 
 
-def existing(out: Path) -> Run | None:
-    """Return the run in a folder, where there is one."""
+def existing(out: Path, command: str) -> Run | None:
+    """Return the run in a folder, where there is one.
+
+    Raises:
+        RunError: if another command made it.
+    """
     looked_for(out, RunError, "--out")
-    return Run.open(out) if (out / "run.json").is_file() else None
+    run = Run.open(out) if (out / "run.json").is_file() else None
+    if run is not None:
+        refuse_command(run, command)
+    return run
 
 
 def refuse_sections(settings: Settings | None, *others: str) -> None:

@@ -40,7 +40,15 @@ from bertkit.pretraining import HELD_OUT_SEED, PAIRS, TYPE, MaskedLm, Rows, held
 from bertkit.run import Run
 from bertkit.run import find as find_run
 from bertkit.task import DataSource, from_table
-from bertkit.workflows.finetune import already, asked, check_seed, folder_or_name, refuse_command, refuse_with_resume
+from bertkit.workflows.finetune import (
+    already,
+    asked,
+    check_seed,
+    existing,
+    folder_or_name,
+    refuse_command,
+    refuse_with_resume,
+)
 from bertkit.workflows.preparation import Prepared, Settings, tables
 from bertkit.workflows.training import Finetuned, Request, Training, as_json, plainly
 
@@ -131,7 +139,7 @@ def pretrain(
         over = _with_flags(settings, objective=objective, whole_words=whole_words)
         seed = 42 if seed is None else seed
         request = request_of(given, over, seed=seed, device=where, offline=offline)
-        run = _existing(Path(out)) if out else None
+        run = existing(Path(out), COMMAND) if out else None
     if run is not None and run.status == "finished":
         _refuse_other(run, request)
         return processes.share(already(run, listen))
@@ -221,14 +229,6 @@ def _absolute(given: str | Path | None) -> str:
         return ""
     place = looked_for(given, ConfigError, "The corpus")
     return str(place.resolve()) if place.exists() else str(given)
-
-
-def _existing(out: Path) -> Run | None:
-    looked_for(out, RunError, "--out")
-    run = Run.open(out) if (out / "run.json").is_file() else None
-    if run is not None:
-        refuse_command(run, COMMAND)
-    return run
 
 
 def _refuse_other(run: Run, request: PretrainRequest) -> None:

@@ -15,9 +15,7 @@ from bertkit.data.sources import Data
 from bertkit.errors import ConfigError, RunError
 from bertkit.events import Event, Listener, Note, Phase, ignore
 from bertkit.run import Run
-from bertkit.workflows import surroundings
-from bertkit.workflows.distilling import Distilling
-from bertkit.workflows.pretrain import COMMAND, Pretraining, PretrainRequest
+from bertkit.workflows import distilling, pretrain, surroundings
 from bertkit.workflows.rehearsal import Rehearsal
 from bertkit.workflows.training import Request, Training, as_json, plainly
 
@@ -115,7 +113,10 @@ def verify(
     found = run_folders.find(run, Path(runs))
     then = _stored_steps(found, steps)
     told = _Told(listen)
-    kinds = {COMMAND: (PretrainRequest, Pretraining), "distill": (Request, Distilling)}
+    kinds = {
+        pretrain.COMMAND: (pretrain.PretrainRequest, pretrain.Pretraining),
+        distilling.COMMAND: (Request, distilling.Distilling),
+    }
     asked, made_by = kinds.get(found.command, (Request, Training))
     request = replace(asked.of_run(found, data=data, offline=offline), device=_device(found))
     training = made_by(request, told, lambda: False, time.perf_counter())

@@ -313,6 +313,8 @@ def test_each_command_goes_on_with_its_own_runs(finished: Finetuned, finished_ru
         RunError, match=r"was made by 'bertkit pretrain': 'bertkit pretrain --resume .*' goes on with it"
     ):
         bertkit.finetune(resume=finished.run)
+    with pytest.raises(RunError, match=r"was made by 'bertkit pretrain'"):
+        bertkit.finetune("demo/reviews", out=finished.run)
 
 
 def test_a_finished_run_is_not_trained_again(finished: Finetuned, corpus: Path, tiny_encoder: Path) -> None:
