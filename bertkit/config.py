@@ -26,6 +26,7 @@ OnError = Literal["stop", "skip"]
 Pooling = Literal["mean", "cls", "max", "words"]
 Matching = Literal["always", "general"]
 PretrainingObjective = Literal["mlm", "mlm+nsp", "mlm+sop"]
+InitialWeights = Literal["mimetic", "normal"]
 Layout = Literal["auto", "lines", "blocks", "wikitext"]
 Sentences = Literal["split", "lines"]
 Words = Literal["none", "spaces", "segmenter"]
@@ -421,6 +422,9 @@ class PretrainConfig:
     objective: PretrainingObjective = "mlm"
     """Masked LM alone, with next-sentence prediction (arXiv:1810.04805, 3.1: half of the second segments are from
     another document), or with sentence-order prediction (arXiv:1909.11942, 3.1: half of the pairs are swapped)."""
+    init: InitialWeights = "mimetic"
+    """What training from scratch starts from: ``normal`` is BERT's, all weights from N(0, 0.02); with ``mimetic``
+    tokens attend to their neighbours from the first step (arXiv:2305.09828), which they learn late otherwise."""
     whole_words: bool = False
     """Mask all tokens of a word together."""
     mask_share: float = 0.15

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bertkit.config import InitialWeights
     from bertkit.freezing import Plan
     from bertkit.lora import Lora
 
@@ -419,7 +421,14 @@ def _pooler(loaded: Encoder) -> dict[str, torch.Tensor]:
 
 
 def from_size(
-    size: str, tokenizer: PreTrainedTokenizerBase, source: Source, *, pairs: bool, max_length: int, seed: int
+    size: str,
+    tokenizer: PreTrainedTokenizerBase,
+    source: Source,
+    *,
+    pairs: bool,
+    max_length: int,
+    seed: int,
+    init: InitialWeights = "mimetic",
 ) -> Encoder:
     """Return a BERT of a size with weights at random, under its pre-training heads.
 
@@ -430,6 +439,8 @@ def from_size(
         pairs: whether it has a head for pairs of segments, too.
         max_length: positions, where that is more than the 512 of BERT.
         seed: seeds torch before the weights are made.
+        init: ``normal`` leaves the weights as transformers makes them; ``mimetic`` changes some, see
+            :func:`mimic_attention`.
     """
     import torch
     import transformers
@@ -447,9 +458,40 @@ def from_size(
     torch.manual_seed(seed)
     kind = transformers.AutoModelForPreTraining if pairs else transformers.AutoModelForMaskedLM
     model = kind.from_config(config, dtype=torch.float32, trust_remote_code=False)
+    if init == "mimetic":
+        mimic_attention(model)
     _fit_tokenizer(model, tokenizer)
     model.eval()
     return Encoder(model=model, tokenizer=tokenizer, source=source, new_weights=tuple(model.state_dict()))
+
+
+LONGEST_WAVE = 1000.0
+"""Of the positions that a model begins with, in tokens, by 2 pi; with 10,000 (Vaswani et al. 2017, 3.5) fewer of them
+tell neighbours apart."""
+
+
+def mimic_attention(model: PreTrainedModel) -> None:
+    """Let a BERT with random weights attend as trained ones do: to what is near, and to what is alike.
+
+    The query and key projections are the identity plus what they were (Trockman & Kolter 2023, arXiv:2305.09828; values
+    and outputs are left as they were), and the embeddings of positions are sinusoids (Vaswani et al. 2017, 3.5) of the
+    mean square that they had: the closer two positions, the larger their product. From weights that are random
+    throughout, masked LMs learn for millions of tokens hardly more than which words are frequent: a masked position has
+    nothing to guess from before it attends to its neighbours.
+    """
+    import torch
+
+    body: Any = model.base_model
+    with torch.no_grad():
+        positions = body.embeddings.position_embeddings.weight
+        count, width = positions.shape
+        waves = LONGEST_WAVE ** (-torch.arange(0, width, 2) / width)
+        angles = torch.arange(count)[:, None] * waves
+        scale = math.sqrt(2) * model.config.initializer_range
+        positions.copy_(scale * torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1))
+        for layer in body.encoder.layer:
+            for projection in (layer.attention.self.query, layer.attention.self.key):
+                projection.weight += torch.eye(width)
 
 
 def _pretrained(kind: Any, source: Source, config: Any, **others: bool) -> tuple[PreTrainedModel, list[str]]:

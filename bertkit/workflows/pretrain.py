@@ -166,6 +166,10 @@ def request_of(
     ignored = [key for key in MEANINGLESS if key in over.get("train", {})]
     if ignored:
         raise ConfigError(f"--set train.{ignored[0]} changes nothing about pre-training. Drop it.")
+    if "init" in over.get("pretrain", {}) and not given["size"]:
+        raise ConfigError(
+            f"--set pretrain.init is of weights from scratch, and those of {given['encoder']} are there. Drop it."
+        )
     settings = {name: dict(over[name]) for name in ("train", "eval") if name in over}
     table = {"type": TYPE, "data": {"hub": "in/corpus"}, "metrics": ["mlm_loss"], **settings}
     table |= {"track": over["track"]} if "track" in over else {}
@@ -438,8 +442,9 @@ class Pretraining(Training):
         paired = bool(adapter.pair)
         if self.request.size:
             length = prepared.train.max_length
+            init = self.request.pretrain.init
             loaded = encoder.from_size(
-                self.request.size, self.text.tokenizer, source, pairs=paired, max_length=length, seed=seed
+                self.request.size, self.text.tokenizer, source, pairs=paired, max_length=length, seed=seed, init=init
             )
         else:
             loaded = encoder.load_for_pretraining(source, pairs=paired, seed=seed)
