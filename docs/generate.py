@@ -512,13 +512,13 @@ def _pretraining_results(found: dict[str, Any]) -> str:
         [
             f"Held-out text; {trained['tokens_per_second']:,.0f} tokens a second.",
             table(head, points),
-            *_two_starts(found),
+            *_starts(found),
         ]
     )
 
 
-def _two_starts(found: dict[str, Any]) -> Iterator[str]:
-    """Yield what fine-tuning came to from two starts, where it was measured."""
+def _starts(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what fine-tuning came to from each start, where it was measured."""
     rows = [
         (
             f"`{task}`",

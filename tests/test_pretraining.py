@@ -208,3 +208,33 @@ def test_sizes_are_those_of_the_small_berts(tiny_encoder: Path) -> None:
     assert (config.intermediate_size, config.vocab_size, config.max_position_embeddings) == (512, len(tokenizer), 512)
     again = encoder.from_size("tiny", tokenizer, source, pairs=True, max_length=64, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(loaded.model.parameters(), again.model.parameters(), strict=True))
+
+
+def test_normal_weights_are_transformers_own(tiny_encoder: Path) -> None:
+    source = encoder.Source(name="bert-tiny", folder=tiny_encoder)
+    tokenizer = encoder.load_tokenizer(source)
+    found = encoder.from_size("tiny", tokenizer, source, pairs=True, max_length=64, seed=1, init="normal").model
+    torch.manual_seed(1)
+    plain = transformers.BertForPreTraining(found.config)
+    assert all(torch.equal(a, b) for a, b in zip(found.parameters(), plain.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("size", ["mini", pytest.param("base", marks=pytest.mark.slow)])
+def test_mimetic_weights_attend_to_neighbours(size: str, tiny_encoder: Path) -> None:
+    source = encoder.Source(name=f"bert-{size}", folder=tiny_encoder)
+    tokenizer = encoder.load_tokenizer(source)
+    length, near = 64, {}
+    row = torch.randint(5, len(tokenizer), (1, length), generator=torch.Generator().manual_seed(0))
+    apart = (torch.arange(length)[:, None] - torch.arange(length)).abs()
+    for init in ("normal", "mimetic"):
+        made = encoder.from_size(size, tokenizer, source, pairs=False, max_length=length, seed=1, init=init)
+        positions = made.model.base_model.embeddings.position_embeddings.weight.detach()
+        assert float(positions.square().mean().sqrt()) == pytest.approx(0.02, rel=0.01)
+        made.model.set_attn_implementation("eager")
+        with torch.no_grad():
+            layers = made.model.base_model(row, output_attentions=True).attentions
+        near[init] = [float(layer[0, :, apart <= 2].sum() / layer[0].sum()) for layer in layers]
+    by_chance = float((apart <= 2).float().mean())
+    assert near["normal"] == pytest.approx([by_chance] * len(layers), rel=0.1)
+    # A head or more of each layer.
+    assert min(near["mimetic"]) > 2 * by_chance

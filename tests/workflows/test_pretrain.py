@@ -164,10 +164,17 @@ def test_a_new_tokenizer_is_kept(corpus: Path, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_a_size_takes_the_tokenizer_of_an_encoder(corpus: Path, tiny_encoder: Path, tmp_path: Path) -> None:
-    settings = {"train.max_steps": 1}
+    settings = {"train.max_steps": 1, "train.learning_rate": 1e-12}
     found = pretrain(corpus, size="tiny", encoder=tiny_encoder, runs=tmp_path, settings=settings)
     model = transformers.AutoModelForMaskedLM.from_pretrained(found.run / "model")
     assert (model.config.num_hidden_layers, model.config.vocab_size) == (2, 23)
+    query = model.bert.encoder.layer[1].attention.self.query.weight.detach()
+    assert float(query.diagonal().mean()) == pytest.approx(1, abs=0.02)
+    settings["pretrain.init"] = "normal"
+    found = pretrain(corpus, size="tiny", encoder=tiny_encoder, runs=tmp_path, settings=settings)
+    model = transformers.AutoModelForMaskedLM.from_pretrained(found.run / "model")
+    query = model.bert.encoder.layer[1].attention.self.query.weight.detach()
+    assert float(query.diagonal().mean()) == pytest.approx(0, abs=0.02)
 
 
 @pytest.mark.slow
@@ -355,6 +362,10 @@ def test_another_corpus_is_refused(corpus: Path, tiny_encoder: Path, tmp_path: P
         (
             {"encoder": "x", "settings": {"pretrain.mask_shares": 1}},
             r"pretrain\.mask_shares is not a setting\. Did you mean",
+        ),
+        (
+            {"encoder": "x", "settings": {"pretrain.init": "normal"}},
+            r"pretrain\.init is of weights from scratch, and th",
         ),
         ({"encoder": "x", "settings": {"pretrain.mask_share": 1.5}}, r"mask_share is 1\.5, and must be above 0 and"),
         ({"encoder": "x", "objective": "nsp"}, r"pretrain\.objective is 'nsp', and must be one of 'mlm', 'mlm\+nsp'"),
