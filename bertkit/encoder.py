@@ -626,6 +626,19 @@ def num_layers(folder: Path) -> int:
     return found
 
 
+def stored_positions(folder: Path) -> int | None:
+    """Return how many positions the configuration of a saved encoder names; :func:`position_limit` may be a few less.
+
+    Returns:
+        None where it names none.
+
+    Raises:
+        ModelError: if it cannot be read.
+    """
+    found = _read_config(folder / "config.json").get("max_position_embeddings")
+    return found if isinstance(found, int) and found > 0 else None
+
+
 def config_labels(folder: Path) -> list[str]:
     """Return the label names that a saved model's config holds, in id order."""
     config = _read_config(folder / "config.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -135,10 +134,7 @@ def _tokenizer(name: str, *, offline: bool) -> tuple[Any, int | None, str]:
     """Return the tokenizer and the encoder's positions, where its config says them; or None and why there is none."""
     try:
         source: Source = encoder.find(name, offline=offline)
-        config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
-        positions = config.get("max_position_embeddings")
-        known = positions if isinstance(positions, int) and positions > 0 else None
-        return encoder.load_tokenizer(source), known, ""
+        return encoder.load_tokenizer(source), encoder.stored_positions(source.folder), ""
     except BertkitError as error:
         return None, None, str(error)
 

@@ -330,6 +330,7 @@ class Pretraining(Training):
     def check(self) -> tuple[Prepared, Source]:
         """Find the encoder, read the corpus and lay out the first epoch."""
         request = self.request
+        adapter = _adapter(request)
         faults: list[BertkitError] = []
         try:
             trackers.check(request.task.track, offline=request.offline)
@@ -339,6 +340,7 @@ class Pretraining(Training):
             source = self._source()
             if not request.size:
                 encoder.require_pretraining(source, pairs=request.pretrain.objective in PAIRS)
+                _require_positions(source, adapter.config.max_length)
         except BertkitError as error:
             faults.append(error)
         missing = [place for place in (*request.corpus, request.valid) if place and _is_lost(place)]
@@ -346,7 +348,6 @@ class Pretraining(Training):
             faults.append(ConfigError(f"There is no file or folder {joined(missing, most=3)}."))
         if faults:
             raise together(faults)
-        adapter = _adapter(request)
         if adapter.config.lm_weight:
             auxiliary.require_type(request.task)
         if adapter.config.lora_rank:
@@ -580,6 +581,17 @@ def reading_of(settings: PretrainConfig) -> corpus.Reading:
         split=settings.split,
         revision=settings.revision,
     )
+
+
+def _require_positions(source: Source, max_length: int) -> None:
+    """Refuse rows that are longer than an encoder has positions for, before a corpus is read.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    positions = encoder.stored_positions(source.folder)
+    if positions is not None and max_length > positions:
+        raise ConfigError(f"train.max_length is {max_length}, and {source.name} has positions for {positions} tokens.")
 
 
 def _adapter(request: PretrainRequest) -> MaskedLm:

@@ -382,6 +382,7 @@ def test_what_does_not_go_together_is_said(given: dict[str, Any], wanted: str, c
     ("given", "wanted"),
     [
         ({"objective": "mlm+nsp"}, r"\(roberta\) has no head for pairs of segments"),
+        ({"settings": {"train.max_length": 9999}}, r"train\.max_length is 9999, and .* has positions for \d+ tokens"),
         ({"settings": {"track": "wandb"}, "offline": True}, r"WANDB_MODE has wandb send .* --offline asks no network"),
     ],
 )
