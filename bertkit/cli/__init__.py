@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -82,22 +82,26 @@ def main() -> None:
         finally:
             console.flush()
     except (SystemExit, KeyboardInterrupt) as end:
-        interrupted = _interrupted(end)
-        status = 130 if interrupted else _status(end)
-        if processes.size() == 1:
-            # Where Ctrl-C comes while a string is executed (dataclasses are made so, at import), 'python -m' kills
-            # itself by the signal at its end, although it was caught; the next string lets it forget.
-            exec("")
-            sys.exit(status)
+        several, interrupted = processes.size() > 1, _interrupted(end)
         # None ends before all are done, as a launcher would end the others; but for an interrupt: another may wait for
         # this one where none reaches it, and is let go when this one is gone.
         if not interrupted:
             processes.leave()
-        sys.stderr.flush()
-        # What is still at work in C++ threads a dying interpreter may abort.
-        os._exit(status)
+        _end(130 if interrupted else _status(end), several=several)
     except Exception as error:
-        if not isinstance(error, BertkitError) and processes.size() == 1:
+        several = processes.size() > 1
+        if not isinstance(error, BertkitError) and not several:
             raise
         voice.tell(error)
-        sys.exit(1)
+        _end(1, several=several)
+
+
+def _end(status: int, *, several: bool) -> NoReturn:
+    """End the process; one of several without its interpreter's end, which may abort what C++ threads are still at."""
+    if several:
+        sys.stderr.flush()
+        os._exit(status)
+    # Where Ctrl-C comes while a string is executed (dataclasses are made so, at import), 'python -m' kills itself by
+    # the signal at its end, although it was caught; the next string lets it forget.
+    exec("")
+    sys.exit(status)
