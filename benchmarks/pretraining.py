@@ -4,9 +4,9 @@ python -m benchmarks.pretraining --corpus train.txt.gz --valid valid.txt --data 
 python -m benchmarks.pretraining --corpus train.txt.gz --valid valid.txt --data GLUE --minutes 1 --limit 500 --seeds 1
 
 GLUE is a folder in the classic GLUE download layout. A few steps are timed first, and as many are taken as fit into the
-minutes; evaluations come on top. Fine-tuning then starts from the trained weights, from BERT's random ones of the same
-size and tokenizer, and from mimetic ones as training began with, by the same recipe; of several learning rates, each
-kind of start is shown at its own best. Runs that are finished are not run again. The result file is written after each.
+minutes; evaluations come on top. Fine-tuning then starts from the trained weights and from BERT's random ones of the
+same size and tokenizer, by the same recipe; of several learning rates, each kind of start is shown at its own best.
+Runs that are finished are not run again. The result file is written after each.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from bertkit.config import InitialWeights
 
-INITS: dict[str, InitialWeights] = {"random": "normal", "mimetic": "mimetic"}
-"""Weights that nothing has trained: BERT's, and those that pre-training starts from here."""
 PROBE = 30
 """Steps that are timed first; the first ten are not counted."""
 Row = dict[str, Any]
@@ -107,14 +104,14 @@ def pretrained(given: argparse.Namespace, runs: Path) -> Row:
     }
 
 
-def random_start(model: Path, size: str, seed: int, folder: Path, *, init: InitialWeights) -> Path:
+def random_start(model: Path, size: str, seed: int, folder: Path) -> Path:
     """Write weights at random, of the size and with the tokenizer of a pre-trained model."""
     if not (folder / "model.safetensors").is_file():
         from bertkit import encoder
 
         source = encoder.Source(name="random", folder=model)
         tokenizer = encoder.load_tokenizer(source)
-        made = encoder.from_size(size, tokenizer, source, pairs=True, max_length=512, seed=seed, init=init)
+        made = encoder.from_size(size, tokenizer, source, pairs=True, max_length=512, seed=seed, init="normal")
         encoder.save(made.model.base_model, tokenizer, folder)
     return folder
 
@@ -134,16 +131,16 @@ def finetuned(task: str, start: str, encoder: Path | str, rate: float, seed: int
 
 
 def summary(runs: Sequence[Row]) -> Row:
-    """Return, for each task and start, mean and deviation at the best rate; then what pre-training is ahead by."""
+    """Return, for each task and start, mean and deviation at the rate whose mean is best; then the difference."""
     found: Row = {}
     for task in dict.fromkeys(run["task"] for run in runs):
         own = [run for run in runs if run["task"] == task]
         found[task] = {"metric": own[0]["metric"]}
         for start in dict.fromkeys(run["start"] for run in own):
             found[task][start] = _best([run for run in own if run["start"] == start])
-        trained, *untrained = [found[task][start]["mean"] for start in found[task] if start != "metric"]
-        if untrained:
-            found[task]["difference"] = trained - max(untrained)
+        starts = [found[task][start] for start in found[task] if start != "metric"]
+        if len(starts) == 2:
+            found[task]["difference"] = starts[0]["mean"] - starts[1]["mean"]
     return found
 
 
@@ -196,10 +193,8 @@ def main() -> None:
     machine.write("pretraining", command, {**facts, "runs": runs, "summary": {}})
     for task in given.tasks.split(","):
         for seed in map(int, given.seeds.split(",")):
-            starts = {"pre-trained": given.runs / "pretrained"}
-            for name, init in INITS.items():
-                folder = given.runs / f"{name}-{given.size}-{seed}"
-                starts[name] = random_start(model, given.size, seed, folder, init=init)
+            random = random_start(model, given.size, seed, given.runs / f"random-{given.size}-{seed}")
+            starts = {"pre-trained": given.runs / "pretrained", "random": random}
             for start, encoder in starts.items():
                 runs += [
                     finetuned(task, start, encoder, rate, seed, given) for rate in map(float, given.rates.split(","))

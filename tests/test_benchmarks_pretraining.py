@@ -27,13 +27,12 @@ def test_a_curve_is_over_the_seconds_and_tokens_of_training() -> None:
 def test_each_start_is_shown_at_its_own_best_rate() -> None:
     runs = [run("pre-trained", 1e-4, 0.8), run("pre-trained", 1e-4, 0.6), run("pre-trained", 3e-4, 0.6)]
     runs += [run("random", 1e-4, 0.5), run("random", 3e-4, 0.55)]
-    runs += [run("mimetic", 1e-4, 0.58), run("mimetic", 3e-4, 0.56)]
     found = pretraining.summary(runs)["sst2"]
     assert found["pre-trained"]["rate"] == 1e-4
     assert found["pre-trained"]["mean"] == pytest.approx(0.7)
     assert found["pre-trained"]["standard_deviation"] == pytest.approx(0.02**0.5)
     assert found["random"] == {"rate": 3e-4, "mean": 0.55, "standard_deviation": 0.0, "scores": [0.55]}
-    assert found["difference"] == pytest.approx(0.12)
+    assert found["difference"] == pytest.approx(0.15)
 
 
 def test_in_domain_text_is_the_training_split_without_labels_and_repetitions(tmp_path: Path) -> None:
