@@ -104,6 +104,7 @@ def test_family_that_cannot_is_refused(name: str, tmp_path: Path, reviews_file: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_run_trains_as_without_and_its_model_carries_no_trace(
     tiny_encoder: Path, reviews_file: Path, tmp_path: Path
 ) -> None:

@@ -373,6 +373,7 @@ def wide_encoder(tmp_path: Path) -> Path:
     return save_tiny_bert(tmp_path / "wide", vocab_size=VOCABULARY)
 
 
+@pytest.mark.slow
 def test_run_says_how_many_rows_are_trained(wide_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     for name, fast in (("fast", True), ("slow", False)):
         train(str(reviews_file), encoder=wide_encoder, out=tmp_path / name, settings={"train.fast": fast})

@@ -91,6 +91,10 @@ def test_whole_way_opens_no_socket(here: Path) -> None:
     assert len((here / "out.jsonl").read_text().splitlines()) == 80
 
 
+def slow(arguments: list[str], missing: list[str]) -> Any:
+    return pytest.param(arguments, missing, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("arguments", "missing"),
     [
@@ -102,10 +106,13 @@ def test_whole_way_opens_no_socket(here: Path) -> None:
             ["finetune", "glue/rte,ner/weibo", "--encoder", "owner/tiny"],
             ["encoder 'owner/tiny'", "data set 'nyu-mll/glue' (rte)", "data set 'hltcoe/weibo_ner'"],
         ),
-        (["eval", "owner/tiny", "--task", "glue/sst2"], ["encoder 'owner/tiny'", "data set 'nyu-mll/glue' (sst2)"]),
-        (["sweep", "glue/sst2", "--encoder", "owner/tiny"], ["encoder 'owner/tiny'", "data set 'nyu-mll/glue' (sst2)"]),
-        (["check", "glue/sst2"], ["data set 'nyu-mll/glue' (sst2)"]),
-        (["baseline", "glue/sst2"], ["data set 'nyu-mll/glue' (sst2)"]),
+        slow(["eval", "owner/tiny", "--task", "glue/sst2"], ["encoder 'owner/tiny'", "data set 'nyu-mll/glue' (sst2)"]),
+        slow(
+            ["sweep", "glue/sst2", "--encoder", "owner/tiny"],
+            ["encoder 'owner/tiny'", "data set 'nyu-mll/glue' (sst2)"],
+        ),
+        slow(["check", "glue/sst2"], ["data set 'nyu-mll/glue' (sst2)"]),
+        slow(["baseline", "glue/sst2"], ["data set 'nyu-mll/glue' (sst2)"]),
     ],
     ids=lambda value: value[0] if value[0].isalpha() else "",
 )

@@ -71,6 +71,7 @@ def test_effective_batch_and_result_stay(tiny_encoder: Path, monkeypatch: pytest
     assert counts[0] == counts[1]
 
 
+@pytest.mark.slow
 def test_cpu_that_gives_no_memory_is_a_shortage_too(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup(tiny_encoder)
     small = Small(setup, monkeypatch, 50, "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
@@ -88,6 +89,7 @@ def test_other_fault_of_torch_ends_training(tiny_encoder: Path, monkeypatch: pyt
         evaluated(setup, 400)
 
 
+@pytest.mark.slow
 def test_shortage_is_said_once_with_its_step(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup(tiny_encoder)
     Small(setup, monkeypatch, 12)
@@ -100,6 +102,7 @@ def test_shortage_is_said_once_with_its_step(tiny_encoder: Path, monkeypatch: py
     assert len(steps) == len(set(steps)) <= 2
 
 
+@pytest.mark.slow
 def test_resumed_training_knows_what_there_is_memory_for(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup(tiny_encoder)
     Small(setup, monkeypatch, 40)
@@ -116,6 +119,7 @@ def test_resumed_training_knows_what_there_is_memory_for(tiny_encoder: Path, mon
     assert same(setup.weights, other.weights)
 
 
+@pytest.mark.slow
 def test_single_row_without_memory_is_a_named_fault(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup(tiny_encoder)
     Small(setup, monkeypatch, 1)
@@ -146,6 +150,7 @@ def evaluated(setup: Setup, batch_tokens: int | infer.Room) -> list[Any]:
     )
 
 
+@pytest.mark.slow
 def test_evaluation_goes_on_in_smaller_batches(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup(tiny_encoder)
     whole = evaluated(setup, 400)
@@ -162,6 +167,7 @@ def test_evaluation_goes_on_in_smaller_batches(tiny_encoder: Path, monkeypatch: 
     assert (small.refused, len(told)) == (refused, refused), "what there is memory for is known from then on"
 
 
+@pytest.mark.slow
 def test_evaluation_counts_each_row_once(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup(tiny_encoder)
     Small(setup, monkeypatch, 50)
@@ -177,6 +183,7 @@ def test_evaluation_counts_each_row_once(tiny_encoder: Path, monkeypatch: pytest
     assert sum(done) == len(setup.features)
 
 
+@pytest.mark.slow
 def test_evaluation_of_a_single_row_without_memory_is_a_named_fault(
     tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

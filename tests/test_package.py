@@ -51,6 +51,7 @@ def test_import_loads_nothing_heavy() -> None:
     assert loaded_by("import bertkit") == set()
 
 
+@pytest.mark.slow
 def test_probe_sees_what_is_loaded() -> None:
     assert "sklearn" in loaded_by("import sklearn")
 

@@ -241,6 +241,7 @@ def beside_a_silent_machine(folder: Path) -> None:
     processes.barrier()
 
 
+@pytest.mark.slow
 def test_machine_without_a_sign_of_life_is_named(tmp_path: Path) -> None:
     import socket
 
@@ -265,6 +266,7 @@ def beside_a_store_without_answer(folder: Path) -> None:
     processes.barrier()
 
 
+@pytest.mark.slow
 def test_main_process_that_gives_no_answer_is_named(tmp_path: Path) -> None:
     import socket
 

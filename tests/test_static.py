@@ -219,6 +219,7 @@ def finetuned(vectors: Path, folder: Path, **settings: Any) -> Any:
     return bertkit.finetune(data, encoder=vectors, runs=folder / "runs", settings=RECIPE | settings, **PLACE)
 
 
+@pytest.mark.slow
 def test_classifier_learns_on_frozen_vectors_and_all_commands_know_it(vectors: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
     from transformers import AutoModel

@@ -167,6 +167,7 @@ def test_tensorboard_file_holds_what_was_sent(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_tensorboard_forgets_steps_that_a_resumed_run_takes_again(
     reviews_file: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:

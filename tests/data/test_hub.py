@@ -548,6 +548,7 @@ def test_load_dataset_gives_rows_with_label_names(glue: Path, home: Path) -> Non
     assert result["revision"] == commit(glue / "datasets" / "nyu-mll" / "glue")
 
 
+@pytest.mark.slow
 def test_load_dataset_uses_a_whole_cache_without_a_request(glue: Path, filled: Path) -> None:
     with serve(glue) as server:
         online = call(server.env(filled), **GLUE)

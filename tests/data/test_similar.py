@@ -55,6 +55,7 @@ def test_repeated_words_are_counted() -> None:
     assert alike(["no no no no", "no no", "no"]) == []
 
 
+@pytest.mark.slow
 def test_pairs_are_those_of_comparing_all() -> None:
     texts = sentences(60, words=25)
     texts += [changed(text, 1 + index % 4, index) for index, text in enumerate(texts)]
@@ -81,6 +82,7 @@ def test_one_character_of_a_chinese_sentence_makes_a_near_duplicate() -> None:
     assert alike([normal("今天很好"), normal("明天很好")]) == []
 
 
+@pytest.mark.slow
 def test_many_texts_that_are_alike_are_found_each_and_not_compared_with_all() -> None:
     (middle,) = sentences(1, words=40)
     texts = [f"{middle} {number}" for number in range(600)]

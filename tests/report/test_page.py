@@ -165,6 +165,7 @@ def test_a_row_or_two_have_a_page(number: int) -> None:
     assert "<h2>Most confident errors</h2>" in html
 
 
+@pytest.mark.slow
 def test_long_tables_are_folded_and_cut() -> None:
     labels = tuple(f"label {n}" for n in range(230))
     html = page(evaluation(pages.classes(460, labels=labels), {"accuracy": 0.75}))

@@ -59,7 +59,14 @@ def data_of(kind: str, folder: Path) -> Path:
     return write_jsonl(folder / "rows.jsonl", rows)
 
 
-@pytest.mark.parametrize("kind", ["pairs", "regression", "multi", "tagging", "questions"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "tagging",
+        "questions",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("pairs", "regression", "multi")),
+    ],
+)
 def test_every_task_type_learns_from_its_teacher(kind: str, tiny_encoder: Path, tmp_path: Path) -> None:
     data = data_of(kind, tmp_path)
     settings = QUICK | ({"kind": "multi"} if kind == "multi" else {})
@@ -101,6 +108,7 @@ def _task_file(folder: Path, train: Path, validation: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_run_says_what_it_learned_from_and_compares(finished_run: Path, rows: Path, tmp_path: Path) -> None:
     result = distil(rows, teacher=finished_run, encoder="teacher:1", runs=tmp_path, compare=True)
     found = record(result.run)

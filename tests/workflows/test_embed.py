@@ -470,6 +470,7 @@ def test_run_gives_its_encoder_and_its_column(finished_run: Path) -> None:
     assert np.abs(found[0] - expected).max() <= 1e-6
 
 
+@pytest.mark.slow
 def test_run_with_a_learned_mix_gives_it(tiny_encoder: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
     from transformers import AutoModel, AutoTokenizer

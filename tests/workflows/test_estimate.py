@@ -93,6 +93,7 @@ def test_shortage_is_warned_of_before_the_first_step(
     assert listener.events[place].level == "warning"
 
 
+@pytest.mark.slow
 def test_enough_memory_is_not_warned_of(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     listener = Listener()
     train(reviews_file, encoder=tiny_encoder, runs=tmp_path / "runs", settings=TINY, listen=listener)

@@ -191,6 +191,7 @@ def test_rows_are_scored_all(own_run: Path) -> None:
     assert result.num_examples == 20
 
 
+@pytest.mark.slow
 def test_split_is_named(tiny_encoder: Path, task_file: Path, tmp_path: Path) -> None:
     run = train(task_file, encoder=tiny_encoder, out=tmp_path / "run").run
     assert evaluate(run).num_examples == 40
@@ -204,6 +205,7 @@ def test_own_validation_of_other_data_is_not_the_held_out_rows(own_run: Path, ta
     assert result.num_examples == 40
 
 
+@pytest.mark.slow
 def test_held_out_rows_of_a_changed_file_are_refused(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     run = train(reviews_file, encoder=tiny_encoder, out=tmp_path / "run").run
     write_jsonl(reviews_file, reviews(80, seed=8))
@@ -214,6 +216,7 @@ def test_held_out_rows_of_a_changed_file_are_refused(tiny_encoder: Path, reviews
         evaluate(run)
 
 
+@pytest.mark.slow
 def test_rows_that_were_given_in_python_can_be_given_again(tiny_encoder: Path, tmp_path: Path) -> None:
     run = train(reviews(80), encoder=tiny_encoder, out=tmp_path / "run").run
     assert evaluate(run, data={"train": reviews(80)}).num_examples == 8

@@ -71,6 +71,7 @@ def test_family_that_must_run_padded_is_told_and_noted(tmp_path: Path) -> None:
     assert any("runs padded: its attention is its own code" in note for note in listener.notes)
 
 
+@pytest.mark.slow
 def test_saved_model_predicts_fast_what_it_predicts_padded(
     tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

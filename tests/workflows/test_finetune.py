@@ -41,6 +41,7 @@ def test_data_file_alone_is_enough(tiny_encoder: Path, reviews_file: Path, run: 
     assert result.scores.keys() == {"validation"}
 
 
+@pytest.mark.slow
 def test_task_file_is_read_beside_its_data(tiny_encoder: Path, reviews_file: Path, tmp_path: Path, run: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         'type = "sequence-classification"\nlabels = ["positive", "negative"]\nmetrics = ["f1_macro"]\n'
@@ -151,6 +152,7 @@ def test_five_stars_are_a_number_where_the_kind_says_so(tiny_encoder: Path, run:
     assert isinstance(prediction["value"], float)
 
 
+@pytest.mark.slow
 def test_several_labels_in_list_cells(tiny_encoder: Path, run: Path) -> None:
     topics = [[], ["food"], ["film"], ["food", "film"]]
     rows = [{"text": "the " + " ".join(topics[n % 4]), "labels": topics[n % 4]} for n in range(48)]
@@ -161,6 +163,7 @@ def test_several_labels_in_list_cells(tiny_encoder: Path, run: Path) -> None:
     assert prediction.keys() == {"labels", "probabilities"}
 
 
+@pytest.mark.slow
 def test_pairs_get_segment_ids(tiny_encoder: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bertkit.adapters.base import Adapter
 
@@ -202,6 +205,7 @@ def test_too_few_rows_to_cut_from_are_refused(tiny_encoder: Path, run: Path) -> 
         train(reviews(6), encoder=tiny_encoder, out=run)
 
 
+@pytest.mark.slow
 def test_further_labelled_splits_are_scored_under_their_names(tiny_encoder: Path, run: Path) -> None:
     data = {
         "train": reviews(40),
@@ -245,6 +249,7 @@ def test_seed_out_of_range_is_refused(seed: int, tiny_encoder: Path, run: Path) 
         train(reviews(40), encoder=tiny_encoder, out=run, seed=seed)
 
 
+@pytest.mark.slow
 def test_rows_of_every_kind_of_value_are_kept(tiny_encoder: Path, run: Path) -> None:
     rows = [row | {"when": date(2020, 1, 2), "nested": {"a": [1, None]}, "raw": b"\xff"} for row in reviews(40)]
     train(rows, encoder=tiny_encoder, out=run)
@@ -260,6 +265,7 @@ def test_empty_label_cell_of_a_csv_is_no_label(tiny_encoder: Path, tmp_path: Pat
         train(file, encoder=tiny_encoder, out=run)
 
 
+@pytest.mark.slow
 def test_column_of_predictions_must_be_free(tiny_encoder: Path, run: Path) -> None:
     rows = [row | {"prediction": "mine"} for row in reviews(40)]
     with pytest.raises(DataError, match=r"train row 1: there is a column 'prediction' already.*--set predict\.column="):
@@ -471,6 +477,7 @@ def test_best_step_not_the_last_is_kept(tiny_encoder: Path, run: Path) -> None:
     assert result.scores["validation"]["accuracy"] == best["scores"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_cut_rows_are_counted_and_said(tiny_encoder: Path, run: Path) -> None:
     rows = [row | {"text": row["text"] + " the" * (40 if n % 4 == 0 else 0)} for n, row in enumerate(reviews(40))]
     listener = Listener()
@@ -490,6 +497,7 @@ def test_row_that_is_too_long_is_named_where_that_is_an_error(tiny_encoder: Path
     assert not run.exists()
 
 
+@pytest.mark.slow
 def test_constant_predictions_are_named_once_while_training_and_at_the_end(tiny_encoder: Path, run: Path) -> None:
     listener = Listener()
     settings = {"train.learning_rate": 1e-12, "train.epochs": 3}
@@ -543,6 +551,7 @@ def test_finished_run_with_another_request_is_refused(
         train(reviews_file, encoder=tiny_encoder, out=run, **change)
 
 
+@pytest.mark.slow
 def test_finished_run_with_other_rows_is_refused(tiny_encoder: Path, reviews_file: Path, run: Path) -> None:
     train(reviews(80), encoder=tiny_encoder, out=run)
     with pytest.raises(RunError, match=r"the data is not what it was"):
@@ -607,6 +616,7 @@ def interrupted(tiny_encoder: Path, file: Path, out: Path, stop_at: int = 3, **o
     return train(file, encoder=tiny_encoder, out=out, listen=listener, should_stop=listener.should_stop, **options).run
 
 
+@pytest.mark.slow
 def test_same_out_goes_on_with_an_unfinished_run(tiny_encoder: Path, reviews_file: Path, run: Path) -> None:
     interrupted(tiny_encoder, reviews_file, run)
     listener = Listener()
@@ -616,6 +626,7 @@ def test_same_out_goes_on_with_an_unfinished_run(tiny_encoder: Path, reviews_fil
     assert start.step == 3
 
 
+@pytest.mark.slow
 def test_same_out_with_another_request_is_refused_and_keeps_the_run(
     tiny_encoder: Path, reviews_file: Path, run: Path
 ) -> None:

@@ -61,7 +61,10 @@ HEADS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "settings", "reads"), HEADS)
+@pytest.mark.parametrize(
+    ("kind", "settings", "reads"),
+    [each if each in (HEADS[0], HEADS[3]) else pytest.param(*each, marks=pytest.mark.slow) for each in HEADS],
+)
 def test_kept_features_give_the_losses_and_scores_of_the_frozen_encoder(
     kind: str, settings: dict[str, Any], reads: str, tiny_encoder: Path, tmp_path: Path
 ) -> None:

@@ -145,6 +145,7 @@ def test_finetune_from_the_hub_runs_to_the_end(trained: Trained) -> None:
     assert (folder / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_run_holds_the_commits_of_encoder_and_data(trained: Trained, root: Path) -> None:
     record = json.loads((trained.where / trained.result["run"] / "run.json").read_text())
     assert record["encoder_revision"] == commit(root / "models" / ENCODER)
@@ -155,6 +156,7 @@ def test_run_holds_the_commits_of_encoder_and_data(trained: Trained, root: Path)
     assert record["encoder_revision"] in card
 
 
+@pytest.mark.slow
 def test_no_code_and_no_other_configuration_is_fetched(trained: Trained) -> None:
     fetched = [request for request in trained.requests if request.startswith("GET") and "/resolve/" in request]
     assert fetched
@@ -358,6 +360,7 @@ def test_the_command_as_typed_without_a_hub_is_one_good_line(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "name"), [(("--offline",), "--offline"), ((), "HF_HUB_OFFLINE")])
 def test_offline_mode_without_a_cache_is_one_good_line(
     root: Path, tmp_path: Path, flags: tuple[str, ...], name: str
@@ -400,6 +403,7 @@ def test_only_what_is_missing_is_named(tmp_path: Path, tiny_encoder: Path) -> No
         assert line.endswith(", or a cache that holds it (HF_HOME).")
 
 
+@pytest.mark.slow
 def test_a_cache_that_holds_a_part_says_which_part_is_missing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     snapshot = home / "hub" / "models--owner--tiny" / "snapshots" / ("a" * 40)

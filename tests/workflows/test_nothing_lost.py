@@ -104,6 +104,7 @@ def test_encoder_whose_files_changed_is_refused(
     assert record(run)["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_encoder_that_got_a_readme_is_the_same(
     tiny_encoder: Path, reviews_file: Path, tmp_path: Path, run: Path
 ) -> None:
@@ -138,6 +139,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["sequence-classification", *(pytest.param(k, marks=pytest.mark.slow) for k in list(FILES)[1:])]
 )
@@ -164,6 +166,7 @@ def test_evaluation_that_is_interrupted_comes_again_and_all_is_equal(
     assert same_weights(cut.run, whole)
 
 
+@pytest.mark.slow
 def test_scoring_at_the_end_that_is_interrupted_comes_again(
     tiny_encoder: Path, reviews_file: Path, tmp_path: Path
 ) -> None:
@@ -209,6 +212,7 @@ def broken_loss(step: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_run_that_diverges_names_rows_and_keeps_its_best(
     tiny_encoder: Path, reviews_file: Path, tmp_path: Path, run: Path
 ) -> None:
@@ -280,6 +284,7 @@ def start(*command: Any, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, *map(str, command)], env=environment, **pipes, **options)
 
 
+@pytest.mark.slow
 def test_second_process_in_a_folder_is_refused_until_the_first_is_dead(
     tiny_encoder: Path, reviews_file: Path, run: Path
 ) -> None:
@@ -299,6 +304,7 @@ def test_second_process_in_a_folder_is_refused_until_the_first_is_dead(
     assert not (run / LOCK).exists()
 
 
+@pytest.mark.slow
 def test_new_folder_that_another_process_has_just_made_is_in_use(
     tiny_encoder: Path, reviews_file: Path, run: Path
 ) -> None:
@@ -313,6 +319,7 @@ def test_new_folder_that_another_process_has_just_made_is_in_use(
     assert train(reviews_file, encoder=tiny_encoder, out=run).status == "finished"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [False, True], ids=["trains", "finished"])
 def test_run_that_another_process_made_meanwhile_is_not_taken_for_something_else(
     finished: bool, tiny_encoder: Path, reviews_file: Path, run: Path, monkeypatch: pytest.MonkeyPatch
@@ -431,6 +438,7 @@ def test_quota_that_is_used_up_midway_is_one_line_and_the_run_goes_on_after_it(
     assert same_weights(run, whole)
 
 
+@pytest.mark.slow
 def test_permission_that_is_lost_midway_is_one_line_and_the_run_goes_on_after_it(
     tiny_encoder: Path, reviews_file: Path, tmp_path: Path, run: Path
 ) -> None:

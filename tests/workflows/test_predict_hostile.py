@@ -223,6 +223,7 @@ def test_rows_that_are_skipped_without_a_file_are_told(finished_run: Path, tmp_p
     assert told[1].startswith("skipped new.jsonl:3: the line holds a list")
 
 
+@pytest.mark.slow
 def test_long_row_is_skipped_where_training_refused_them(tiny_encoder: Path, tmp_path: Path) -> None:
     from tests.conftest import reviews
     from tests.workflows.training import train

@@ -223,6 +223,7 @@ def test_rejects_go_on_in_order(finished_run: Path, tmp_path: Path, monkeypatch:
 # What does not belong together -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_model_is_refused(
     finished_run: Path, tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,6 +216,7 @@ def short_of_memory(source: Path, out: Path, run: Path) -> Any:
     return predicted(source, out, run, {})
 
 
+@pytest.mark.slow
 def test_smaller_batches_of_one_process_are_those_of_all(finished_run: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "new.jsonl", rows(230))
     results = together(2, short_of_memory, source, tmp_path / "out.jsonl", finished_run)

@@ -456,6 +456,7 @@ def test_held_out_text_of_one_document_has_no_wrong_next(corpus: Path, tiny_enco
         pretrain(corpus, valid=valid, encoder=tiny_encoder, objective="mlm+nsp", runs=tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_scores_json_holds_intervals(corpus: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     settings = {"train.max_steps": 1, "eval.resamples": 100}
     found = pretrain(corpus, encoder=tiny_encoder, runs=tmp_path, settings=settings)

@@ -109,6 +109,7 @@ def test_gradient_checkpointing_of_a_partly_frozen_encoder_changes_nothing(tiny_
     assert same_weights(*runs)
 
 
+@pytest.mark.slow
 def test_gradual_unfreezing_says_when_and_moves_what_it_says(tiny_encoder: Path, tmp_path: Path) -> None:
     # Scored once, so that the last weights are the best ones.
     settings = GRADUAL | {"train.epochs": 3, "train.unfreeze_steps": 0, "train.unfreeze_epochs": 1}
@@ -153,6 +154,7 @@ def test_resumed_run_equals_the_uninterrupted_one(
     assert [record(done.run)["trained"].get(key) for key in keep] == [record(whole)["trained"].get(key) for key in keep]
 
 
+@pytest.mark.slow
 def test_top_layers_start_anew_and_learn(tiny_encoder: Path, tmp_path: Path) -> None:
     settings = {"train.reinit_layers": 1, "train.learning_rate": 1e-9, "train.weight_decay": 0.0}
     run = train(reviews(32), encoder=tiny_encoder, out=tmp_path / "run", settings=settings).run
@@ -211,6 +213,7 @@ def test_layers_that_the_encoder_lacks_leave_no_folder(tiny_encoder: Path, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_pooler_that_the_checkpoint_lacks_is_trained_under_a_frozen_encoder(tiny_encoder: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 

@@ -79,6 +79,7 @@ def three(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_suite(data, seeds=3, seed=1, encoder=tiny_encoder, runs=folder / "runs", settings=settings).suite
 
 
+@pytest.mark.slow
 def test_each_seed_has_an_ordinary_run(three: Path, tiny_encoder: Path, tmp_path: Path) -> None:
     assert three.name == "reviews-tiny-bert-001"
     assert [record(three / f"seed-{seed}")["seed"] for seed in (1, 2, 3)] == [1, 2, 3]

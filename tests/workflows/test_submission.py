@@ -41,6 +41,7 @@ def test_public_test_splits_have_their_known_sizes() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_archive_is_what_the_leaderboard_takes(whole: Path, glue_data: Path, tmp_path: Path) -> None:
     made = submission.write_submission(whole, tmp_path / "out.zip", precision="float32", threads=1)

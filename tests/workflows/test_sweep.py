@@ -264,6 +264,7 @@ def test_real_divergence_is_told_apart_from_other_faults(sweep: Any) -> None:
 # Drawing and pruning ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_drawn_settings_are_the_same_again_and_go_on_where_more_are_asked_for(
     sweep: Any, fake: Fake, tmp_path: Path
 ) -> None:

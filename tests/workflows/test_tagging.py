@@ -370,6 +370,7 @@ def interrupted(encoder: Path, data: Path, out: Path) -> Path:
     return result.run
 
 
+@pytest.mark.slow
 def test_interrupted_tagger_goes_on_to_the_same_weights(tiny_encoder: Path, tmp_path: Path) -> None:
     data = write_conll(tmp_path / "x.conll", sentences(48))
     whole = train(data, encoder=tiny_encoder, out=tmp_path / "whole", settings=EPOCHS)

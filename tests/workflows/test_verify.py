@@ -47,6 +47,7 @@ def test_first_steps_of_a_run_are_the_same_again(finished_run: Path) -> None:
     assert {file: file.read_bytes() for file in finished_run.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.slow
 def test_resumed_run_is_the_same_again_over_the_seam(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     listener = Listener(stop_at=2)
     options = {"listen": listener, "should_stop": listener.should_stop}
@@ -94,6 +95,7 @@ def test_other_processor_and_device_are_said(copy: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_threads_are_those_of_the_run(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:
@@ -113,6 +115,7 @@ def test_device_that_is_not_here_is_one_error(copy: Path) -> None:
         verify(copy)
 
 
+@pytest.mark.slow
 def test_run_that_went_on_elsewhere_says_where(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     listener = Listener(stop_at=2)
     options = {"listen": listener, "should_stop": listener.should_stop}
@@ -137,6 +140,7 @@ def test_shortage_of_memory_then_is_said(copy: Path) -> None:
     assert verify(copy, steps=2).differences == ("then, and not now: cuda has no memory for 4096 tokens",)
 
 
+@pytest.mark.slow
 def test_other_data_are_refused(tiny_encoder: Path, reviews_file: Path, tmp_path: Path) -> None:
     run = train(reviews_file, encoder=tiny_encoder, runs=tmp_path / "runs").run
     write_jsonl(reviews_file, reviews(80, seed=5))
