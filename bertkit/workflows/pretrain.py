@@ -331,6 +331,8 @@ class Pretraining(Training):
         """Find the encoder, read the corpus and lay out the first epoch."""
         request = self.request
         adapter = _adapter(request)
+        if adapter.config.lm_weight:
+            auxiliary.require_type(request.task)
         faults: list[BertkitError] = []
         try:
             trackers.check(request.task.track, offline=request.offline)
@@ -348,8 +350,6 @@ class Pretraining(Training):
             faults.append(ConfigError(f"There is no file or folder {joined(missing, most=3)}."))
         if faults:
             raise together(faults)
-        if adapter.config.lm_weight:
-            auxiliary.require_type(request.task)
         if adapter.config.lora_rank:
             lora.require()
         self.text = self._read(source, adapter)
