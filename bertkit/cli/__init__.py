@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import namedtuple
 from typing import Annotated, NoReturn
 
 import typer
@@ -87,22 +88,21 @@ def main() -> None:
         # this one where none reaches it, and is let go when this one is gone.
         if not interrupted:
             processes.leave()
-        _end(130 if interrupted else _status(end), at_once=several or interrupted)
+        _end(130 if interrupted else _status(end), several=several)
     except Exception as error:
         several = processes.size() > 1
         if not isinstance(error, BertkitError) and not several:
             raise
         voice.tell(error)
-        _end(1, at_once=several)
+        _end(1, several=several)
 
 
-def _end(status: int, *, at_once: bool) -> NoReturn:
-    """End the process, at once where the interpreter's own end would change the status.
-
-    It may abort what C++ threads of several processes are still at. And where Ctrl-C came while a string was executed
-    (dataclasses are made so, at import), it kills itself by the signal, although that was caught.
-    """
-    if at_once:
+def _end(status: int, *, several: bool) -> NoReturn:
+    """End the process; one of several without its interpreter's end, which may abort what C++ threads are still at."""
+    if several:
         sys.stderr.flush()
         os._exit(status)
+    # Where Ctrl-C came while a string was executed (dataclasses are made so, at import), 'python -m' kills itself by
+    # the signal at its end, although it was caught. The next string lets it forget; a named tuple is made of one.
+    namedtuple("Forgotten", "")
     sys.exit(status)
