@@ -131,6 +131,7 @@ def test_dropout_draws_the_same_masks(name: str, fast: bool) -> None:
     assert same(plain.weights, ours.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_others(["BERT", "RoBERTa", "DistilBERT", "ALBERT", "GPT-2"], quick=["BERT"]))
 def test_clipped_training_differs_by_the_rounding_of_one_norm(name: str) -> None:
     plain, ours = both(name, max_grad_norm=0.1)
@@ -176,6 +177,7 @@ def test_step_that_overflowed_decays_nothing() -> None:
     assert same(before, model.state_dict())
 
 
+@pytest.mark.slow
 def test_padding_row_only_decays() -> None:
     plain, ours = both("BERT", max_grad_norm=0.0, weight_decay=0.2)
     start = family("BERT").get_input_embeddings()

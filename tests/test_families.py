@@ -292,6 +292,7 @@ def test_padding_of_a_generator_does_not_move_counted_positions(name: str, kind:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GPT-2", "XLNet"])
 def test_run_of_another_body_is_saved_opened_and_verified(name: str, tmp_path: Path) -> None:
     """With its own head: GPT-2's on the last token, XLNet's summary of it."""

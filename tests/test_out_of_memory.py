@@ -60,6 +60,7 @@ def stop_after(number: int) -> Any:
     return lambda: next(asked) >= number
 
 
+@pytest.mark.slow
 def test_effective_batch_and_result_stay(tiny_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Setup(tiny_encoder, dropout=False).train()
     setup = Setup(tiny_encoder, dropout=False)

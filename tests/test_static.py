@@ -247,6 +247,7 @@ def test_classifier_learns_on_frozen_vectors_and_all_commands_know_it(vectors: P
         bertkit.predict(["a"], run=found.run, backend="openvino")
 
 
+@pytest.mark.slow
 def test_vectors_are_trained_where_nothing_is_frozen(vectors: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

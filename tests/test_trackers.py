@@ -52,6 +52,7 @@ def notes(listener: Listener, level: str) -> list[str]:
     return [e.message for e in listener.events if isinstance(e, Note) and e.level == level]
 
 
+@pytest.mark.slow
 def test_steps_evaluations_and_final_scores_are_sent(
     sink: Any, reviews_file: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +72,7 @@ def test_steps_evaluations_and_final_scores_are_sent(
     assert f"tracked as {run.path.name}" in notes(listener, "info")
 
 
+@pytest.mark.slow
 def test_tracker_that_fails_is_dropped_with_one_warning(
     sink: Any, reviews_file: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
@@ -149,6 +151,7 @@ def follow(name: str, folder: Path, *, steps: tuple[int, ...] = (1, 2)) -> list[
     return told
 
 
+@pytest.mark.slow
 def test_tensorboard_file_holds_what_was_sent(
     reviews_file: Path, tiny_encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +200,7 @@ def test_wandb_writes_offline_and_asks_for_nothing(tmp_path: Path, monkeypatch: 
     assert list((tmp_path / "runs/one/wandb").glob("offline-run-*/*.wandb"))
 
 
+@pytest.mark.slow
 def test_wandb_online_without_a_key_is_an_error_and_no_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def test_steps_and_tokens_are_those_of_the_training(tiny_encoder: Path, reviews_
     assert (found.device, found.precision, found.threads) == ("cpu", "float32", 1)
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_micro_batch(tiny_encoder: Path, reviews_file: Path) -> None:
     options = {"encoder": tiny_encoder, **OPTIONS}
     small, large = (

@@ -54,6 +54,7 @@ def test_fast_runs_draw_dropout_the_quick_way_and_repeat(
     assert not drawn
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_trains_padded_and_evaluates_fast(tiny_encoder: Path, tmp_path: Path) -> None:
     settings = {"train.gradient_checkpointing": True}
     done = train(reviews(32), encoder=tiny_encoder, out=tmp_path / "run", settings=settings)
@@ -61,6 +62,7 @@ def test_gradient_checkpointing_trains_padded_and_evaluates_fast(tiny_encoder: P
     assert record(done.run)["layers"] == {"form": "stack", "reason": reason}
 
 
+@pytest.mark.slow
 def test_family_that_must_run_padded_is_told_and_noted(tmp_path: Path) -> None:
     family = next(family for family in families.FAMILIES if family.name == "XLNet")
     listener = Listener()

@@ -82,6 +82,7 @@ def test_python_rows_train_as_the_file_does(form: Any, tiny_encoder: Path, revie
     assert record(other.run)["data_hash"] == record(one.run)["data_hash"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_task", [True, False], ids=["as task", "as data"])
 def test_rows_by_split_need_no_cut(as_task: bool, tiny_encoder: Path, run: Path) -> None:
     data = {"train": reviews(40), "validation": reviews(10, seed=1)}
@@ -468,6 +469,7 @@ def test_card_names_scores_and_limits(written: Path) -> None:
     assert "8 rows held out from train" in card
 
 
+@pytest.mark.slow
 def test_best_step_not_the_last_is_kept(tiny_encoder: Path, run: Path) -> None:
     settings = {"train.epochs": 4, "train.learning_rate": 5e-3, "train.keep_checkpoints": 9}
     result = train(reviews(48), encoder=tiny_encoder, out=run, settings=settings)
@@ -637,6 +639,7 @@ def test_same_out_with_another_request_is_refused_and_keeps_the_run(
     assert train(resume=run, precision="auto", threads=0).status == "finished"
 
 
+@pytest.mark.slow
 def test_resume_takes_no_other_request(tiny_encoder: Path, reviews_file: Path, run: Path, tmp_path: Path) -> None:
     interrupted(tiny_encoder, reviews_file, run)
     common = {"resume": run, "threads": 0, "precision": "auto"}

@@ -351,6 +351,7 @@ WAYS = (
 )
 
 
+@pytest.mark.slow
 def test_the_command_as_typed_without_a_hub_is_one_good_line(tmp_path: Path) -> None:
     address = nobody()
     line = refused(tmp_path, environment(tmp_path / "home", HF_ENDPOINT=address), "finetune", "glue/sst2")
@@ -419,6 +420,7 @@ def test_a_cache_that_holds_a_part_says_which_part_is_missing(tmp_path: Path) ->
     assert line.count("cannot be reached") == line.count("Ways out") == 1
 
 
+@pytest.mark.slow
 def test_an_unknown_folder_and_missing_data_are_both_named(tmp_path: Path) -> None:
     env = environment(tmp_path / "home", HF_ENDPOINT=nobody())
     line = refused(tmp_path, env, "finetune", "glue/sst2", "--encoder", "./no-folder")

@@ -72,6 +72,7 @@ BAD_LINES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bad", "reason"), BAD_LINES)
 def test_bad_line_is_named_or_skipped(bad: bytes, reason: str, finished_run: Path, tmp_path: Path) -> None:
     source = between(tmp_path / "new.jsonl", bad)

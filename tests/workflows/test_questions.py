@@ -152,6 +152,7 @@ def test_bare_file_is_recognised(form: str, tiny_encoder: Path, tmp_path: Path) 
     assert bertkit.evaluate(result.run, settings={"eval.resamples": 0}, **OPTIONS).scores == scores
 
 
+@pytest.mark.slow
 def test_ids_of_any_type_survive(tiny_encoder: Path, tmp_path: Path) -> None:
     rows = [row | {"id": n} for n, row in enumerate(questions(40))]
     file = write_squad(tmp_path / "x.json", rows)
@@ -160,6 +161,7 @@ def test_ids_of_any_type_survive(tiny_encoder: Path, tmp_path: Path) -> None:
     assert kept == record(run)["held_out_rows"]
 
 
+@pytest.mark.slow
 def test_offset_that_points_elsewhere_is_repaired(tiny_encoder: Path, plain_run: Path, tmp_path: Path) -> None:
     data = splits()
     for row in data["train"]:
@@ -307,6 +309,7 @@ def test_tuning_rows_are_whole_articles_that_nobody_else_has(questions_run: Path
     assert scored == [rows[n]["id"] for n in sorted(held)]
 
 
+@pytest.mark.slow
 def test_scores_at_zero_and_at_the_threshold_stand_side_by_side(questions_run: Path) -> None:
     found = json.loads((questions_run / "scores.json").read_text())
     scores, details = found["splits"]["validation"], found["details"]["validation"]
@@ -336,6 +339,7 @@ def test_threshold_at_zero_is_what_f1_at_0_says(questions_run: Path, tmp_path: P
     assert at_0["exact_match"] == own["exact_match_at_0"]
 
 
+@pytest.mark.slow
 def test_unanswerable_can_be_said_by_the_task(tiny_encoder: Path, tmp_path: Path) -> None:
     settings = STRIDE | {"options.unanswerable": True}
     run = train(questions(60), encoder=tiny_encoder, out=tmp_path / "run", settings=settings).run

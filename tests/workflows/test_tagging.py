@@ -447,6 +447,7 @@ def test_faulty_sentence_is_named(row: dict[str, Any], message: str, tiny_encode
     both_refuse(file, message, tiny_encoder, tmp_path / "run", type="token-tagging")
 
 
+@pytest.mark.slow
 def test_sentence_without_words_is_left_out_of_training(tiny_encoder: Path, tmp_path: Path) -> None:
     listener = Listener()
     rows = [*sentences(40), {"tokens": [], "tags": []}]
