@@ -243,6 +243,7 @@ def test_majority_equals_the_dummy_of_scikit_learn(split_rows: dict[str, Any]) -
     assert {prediction["label"] for prediction in predictions} == set(dummy.predict(["x"]))
 
 
+@pytest.mark.slow
 def test_tfidf_equals_scikit_learn_with_the_best_c(split_rows: dict[str, Any]) -> None:
     import numpy as np
     from sklearn.linear_model import LogisticRegression
@@ -482,6 +483,7 @@ def test_runs_that_are_there_show_new_baselines(finished_run: Path, tmp_path: Pa
     assert any("changed/README.md was changed since it was written" in note for note in seen.notes)
 
 
+@pytest.mark.slow
 def test_a_model_with_one_answer_says_so_in_the_end(tiny_encoder: Path, tmp_path: Path) -> None:
     rows = [{"text": "the film", "label": "ab"[n % 2]} for n in range(40)]
     run = train(rows, encoder=tiny_encoder, runs=tmp_path, settings={"train.max_steps": 1})

@@ -111,6 +111,7 @@ def test_rows_are_the_same_for_every_seed(
     assert record(other.run)["calibration_rows"] == record(calibrated.run)["calibration_rows"]
 
 
+@pytest.mark.slow
 def test_validation_that_was_cut_off_train_is_halved(tiny_encoder: Path, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "reviews.jsonl", noisy(400))
     settings = CALIBRATE | {"train.max_steps": 5}

@@ -86,6 +86,7 @@ def texts_file(folder: Path, rows: list[dict[str, Any]] | None = None) -> Path:
 # The numbers -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", LAYERS)
 def test_vectors_are_those_of_a_plain_forward_pass(layers: str, deep: Path) -> None:
     every = [plain(deep, text, layers)[0] for text in TEXTS]

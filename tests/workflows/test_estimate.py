@@ -80,6 +80,7 @@ def test_folder_with_something_in_it_is_refused(tiny_encoder: Path, reviews_file
         estimate(reviews_file, encoder=tiny_encoder, out=reviews_file.parent, **OPTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", [train, estimate])
 def test_shortage_is_warned_of_before_the_first_step(
     act: Any, tiny_encoder: Path, reviews_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -127,12 +127,14 @@ def test_integer_labels_are_ids_into_the_names(tiny_encoder: Path, tmp_path: Pat
     assert same_weights(run, named.run)
 
 
+@pytest.mark.slow
 def test_integer_labels_without_names_are_their_own_names(tiny_encoder: Path, tmp_path: Path, run: Path) -> None:
     rows = [{"text": row["text"], "label": int(row["label"] == "positive")} for row in reviews(40)]
     train(rows, encoder=tiny_encoder, out=run)
     assert record(run)["label_map"] == {"0": "0", "1": "1"}
 
 
+@pytest.mark.slow
 def test_five_stars_are_classes(tiny_encoder: Path, run: Path) -> None:
     listener = Listener()
     result = train(starred(50), encoder=tiny_encoder, out=run, listen=listener)
@@ -673,6 +675,7 @@ def test_resume_of_changed_data_is_refused(tiny_encoder: Path, reviews_file: Pat
         train(resume=run, precision="auto", threads=0)
 
 
+@pytest.mark.slow
 def test_resume_of_python_rows_needs_them_again(tiny_encoder: Path, run: Path) -> None:
     listener = Listener(2)
     train(reviews(80), encoder=tiny_encoder, out=run, listen=listener, should_stop=listener.should_stop)

@@ -174,6 +174,7 @@ def test_role_name_stands_in_for_the_column(tiny_encoder: Path, tmp_path: Path) 
     assert close(predict([{"body": "good"}], run, settings={"columns.text": "body"})[0], one)
 
 
+@pytest.mark.slow
 def test_pairs_need_both_texts(tiny_encoder: Path, tmp_path: Path) -> None:
     rows = [{"text": row["text"], "text_pair": "it was", "label": row["label"]} for row in reviews(40)]
     run = train(rows, encoder=tiny_encoder, out=tmp_path / "run").run

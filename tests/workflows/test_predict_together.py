@@ -136,6 +136,7 @@ def test_another_model_on_another_machine_is_refused(finished_run: Path, tmp_pat
 # Ends ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fault_of_the_main_process_is_raised_by_all(finished_run: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "new.jsonl", [*rows(150), {"id": 1}])
     errors = together(2, predicted, source, tmp_path / "out.jsonl", finished_run, {})

@@ -485,6 +485,7 @@ def test_faulty_answers_are_named(answers: Any, message: str, tiny_encoder: Path
     assert any(re.search(message, problem) for problem in found.problems), found.problems
 
 
+@pytest.mark.slow
 def test_answers_that_no_window_holds_are_told(tiny_encoder: Path, tmp_path: Path) -> None:
     rows = questions(40)
     rows[0] |= {"context": "the film " * 60, "answers": {"text": ["the film " * 59 + "the"], "answer_start": [0]}}
@@ -519,6 +520,7 @@ def test_check_tells_of_unanswerable_questions(tiny_encoder: Path, tmp_path: Pat
     assert found.splits[0].truncation["answers_lost"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", slow_others((form for form, (name, _) in FORMS.items() if name), quick=QUICK))
 def test_new_task_file_is_checked_and_trained(form: str, tiny_encoder: Path, tmp_path: Path) -> None:
     name, write = FORMS[form]
