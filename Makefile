@@ -4,8 +4,10 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := $(VENV)/demo
-# A process a core, each with one thread: threads of several processes on the same cores wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# Processes of one thread each: threads of several processes on the same cores wait for each other. One more than there
+# are cores, as many tests wait for a process that they have started.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count(), 4) + 1)')
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: demo test quick lint types docs wheel bench bench-full bench-gpu test-gpu torture multinode clean setup help
 

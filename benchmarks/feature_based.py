@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.frozen import FINE_TUNING, TAGGING, shown, spread, trained
+from benchmarks.frozen import FINE_TUNING, TAGGING, shown, spread, trained, typed
 
 HEAD = {"train.freeze": "encoder", "train.head": "bilstm", "train.epochs": 20, "train.learning_rate": 1e-3}
 ROWS = {
@@ -37,21 +37,20 @@ def main() -> None:
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--limit", type=int, default=0, help="training examples; 0 is all")
-    parser.add_argument("--epochs", type=float, default=0, help="of every training; 0 is each one's own")
+    parser.add_argument("--epochs", type=float, default=0, help="of every head; 0 is 20. Fine-tuning keeps its own")
     parser.add_argument("--rows", default="", help="some of the rows, with commas between")
     parser.add_argument("--runs", default="runs/feature-based-benchmark")
     given = parser.parse_args()
     os.environ["BERTKIT_CACHE"] = str(Path(given.runs).absolute() / "cache")
     task, split = TAGGING[given.task]
-    command = f"python -m benchmarks.feature_based --task {given.task} --data DIR --encoder {given.encoder} "
-    command += f"--seeds {given.seeds}"
+    command = typed(f"feature_based --task {given.task}", given)
     over = {"train.epochs": given.epochs} if given.epochs else {}
     found: dict[str, Any] = {}
     for row in given.rows.split(",") if given.rows else [*ROWS, FINE_TUNING]:
-        settings = {} if row == FINE_TUNING else HEAD | {"train.layers": ROWS[row]}
+        settings = {} if row == FINE_TUNING else HEAD | over | {"train.layers": ROWS[row]}
         runs = []
         for seed in map(int, given.seeds.split(",")):
-            runs.append(trained(task, settings | over, f"{given.task} {row}", seed, given))
+            runs.append(trained(task, settings, f"{given.task} {row}", seed, given))
             metric = next(iter(runs[0]["scores"][split]))
             found[row] = {"metric": metric, **spread(runs, split, metric), "runs": runs}
             result = {"split": split, "rows": found, "table": table(found, split)}

@@ -45,6 +45,13 @@ TAGGING = {
 """Data set -> the task, and the split that is reported."""
 
 
+def typed(module: str, given: argparse.Namespace) -> str:
+    """Return the command that a result stands beside."""
+    parts = [f"python -m benchmarks.{module}", *(["--data DIR"] if given.data else []), f"--encoder {given.encoder}"]
+    parts += [f"--{name} {getattr(given, name):g}" for name in ("limit", "epochs") if getattr(given, name)]
+    return " ".join([*parts, f"--seeds {given.seeds}"])
+
+
 def trained(task: str, settings: dict[str, Any], name: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Train once, or take the finished run; return what it came to and what an epoch of it took."""
     out = Path(given.runs) / "-".join([*re.findall(r"[\w-]+", name), str(seed)])
@@ -86,8 +93,7 @@ def fine_tuned(seed: int, given: argparse.Namespace) -> dict[str, Any]:
 
 def epochs(given: argparse.Namespace) -> None:
     """Measure SST-2: fine-tuned, and with heads on a frozen encoder."""
-    command = f"python -m benchmarks.frozen epochs --data DIR --encoder {given.encoder} --seeds {given.seeds}"
-    command += " --fine-tuned DIR" if given.fine_tuned else ""
+    command = typed("frozen epochs", given) + (" --fine-tuned DIR" if given.fine_tuned else "")
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in (FINE_TUNING, *SST2)}
     for seed in map(int, given.seeds.split(",")):
         runs[FINE_TUNING].append(fine_tuned(seed, given))
@@ -128,8 +134,7 @@ def shown(score: dict[str, float], runs: list[dict[str, Any]]) -> str:
 def layers(given: argparse.Namespace) -> None:
     """Compare the last layer of a frozen encoder with the learned mix of all, on tagging."""
     task, split = TAGGING[given.task]
-    command = f"python -m benchmarks.frozen layers --task {given.task} --data DIR --encoder {given.encoder} "
-    command += f"--seeds {given.seeds}"
+    command = typed(f"frozen layers --task {given.task}", given)
     found: dict[str, Any] = {}
     for choice in ("last", "mix"):
         runs = []

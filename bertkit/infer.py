@@ -305,26 +305,6 @@ class Team:
         return reduced
 
 
-def stream(
-    adapter: Adapter,
-    model: Model,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Iterable[Example],
-    *,
-    chunk: int,
-    accelerator: Accelerator,
-    batch_tokens: int | Room,
-) -> Iterator[tuple[Example, Prediction]]:
-    """Yield each example with its prediction, in input order.
-
-    At most ``chunk`` examples are in memory at a time, fewer where their texts are long.
-    """
-    room = batch_tokens if isinstance(batch_tokens, Room) else Room(batch_tokens)
-    for part in parts(examples, chunk, characters):
-        predictions = predict(adapter, model, tokenizer, part, accelerator=accelerator, batch_tokens=room)
-        yield from zip(part, predictions, strict=True)
-
-
 def parts(rows: Iterable[Row], chunk: int, size: Callable[[Row], int]) -> Iterator[list[Row]]:
     """Yield lists of up to ``chunk`` rows and about :data:`CHARACTERS` characters; ``size`` counts those of a row."""
     part: list[Row] = []

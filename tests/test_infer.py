@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +19,6 @@ from bertkit.config import TrainConfig
 from bertkit.encoder import Encoder
 from bertkit.loop import Interrupted
 from bertkit.task import DataSource, Task
-from tests.conftest import reviews
 from tests.several import together
 
 TASK = Task(
@@ -155,43 +153,3 @@ def test_an_adapter_that_loses_a_row_is_found_out(accelerator: Accelerator, monk
             accelerator=accelerator,
             batch_tokens=10,
         )
-
-
-@pytest.mark.parametrize("on_long", ["truncate", "window"])
-@pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
-def test_stream_in_chunks_equals_predict_at_once(
-    accelerator: Accelerator, loaded: Encoder, chunk: int, on_long: str
-) -> None:
-    adapter = adapter_of(max_length=8, on_long=on_long)
-    adapter.bind(loaded.tokenizer)
-    examples: list[dict[str, Any]] = [{**row, "id": index} for index, row in enumerate(reviews(20))]
-    about: dict[str, Any] = {"accelerator": accelerator, "batch_tokens": 50}
-    whole = infer.predict(adapter, loaded.model, loaded.tokenizer, examples, **about)
-    pairs = list(infer.stream(adapter, loaded.model, loaded.tokenizer, iter(examples), chunk=chunk, **about))
-    assert [example for example, _ in pairs] == examples
-    for (_, one), other in zip(pairs, whole, strict=True):
-        assert one["label"] == other["label"]
-        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
-        assert one.get("truncated") == other.get("truncated")
-    assert any("truncated" in prediction for prediction in whole) is (on_long == "truncate")
-
-
-def test_stream_pulls_no_more_than_a_chunk_ahead(accelerator: Accelerator, loaded: Encoder) -> None:
-    pulled = 0
-
-    def rows() -> Iterator[dict[str, Any]]:
-        nonlocal pulled
-        for row in reviews(50):
-            pulled += 1
-            yield dict(row)
-
-    adapter = adapter_of()
-    adapter.bind(loaded.tokenizer)
-    stream = infer.stream(
-        adapter, loaded.model, loaded.tokenizer, rows(), chunk=8, accelerator=accelerator, batch_tokens=200
-    )
-    assert pulled == 0
-    ahead = [pulled - given for given, _ in enumerate(stream)]
-    assert len(ahead) == pulled == 50
-    assert max(ahead) == 8
-    assert min(ahead) >= 1

@@ -1304,17 +1304,11 @@ def test_offsets_of_10000_contexts_cut_the_text_that_they_name(tiny_encoder: Pat
     loaded = encoder.load(encoder.find(str(tiny_encoder)), auto_class=adapter.auto_class, num_outputs=2, seed=0)
     adapter.bind(loaded.tokenizer)
     rows = [row(jumble(rng), question=jumble(rng)[:12]) for _ in range(10_000)]
-    found = infer.stream(
-        adapter,
-        loaded.model,
-        loaded.tokenizer,
-        rows,
-        chunk=1000,
-        accelerator=Accelerator(cpu=True),
-        batch_tokens=16_384,
+    found = infer.predict(
+        adapter, loaded.model, loaded.tokenizer, rows, accelerator=Accelerator(cpu=True), batch_tokens=16_384
     )
     answers = 0
-    for example, prediction in zip(rows, (prediction for _, prediction in found), strict=True):
+    for example, prediction in zip(rows, found, strict=True):
         check_offsets(prediction, example["context"])
         answers += prediction["best_span"] is not None
     assert answers > 8000

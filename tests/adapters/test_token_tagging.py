@@ -839,17 +839,11 @@ def test_offsets_of_10000_sentences_cut_the_text_that_they_name(tiny_encoder: Pa
     loaded = encoder.load(source, auto_class=adapter.auto_class, labels=adapter.labels, seed=0)
     adapter.bind(loaded.tokenizer)
     rows = [{"text": jumble(rng)} for _ in range(10_000)]
-    found = infer.stream(
-        adapter,
-        loaded.model,
-        loaded.tokenizer,
-        rows,
-        chunk=1000,
-        accelerator=Accelerator(cpu=True),
-        batch_tokens=16_384,
+    found = infer.predict(
+        adapter, loaded.model, loaded.tokenizer, rows, accelerator=Accelerator(cpu=True), batch_tokens=16_384
     )
     entities = 0
-    for row, (_, prediction) in zip(rows, found, strict=True):
+    for row, prediction in zip(rows, found, strict=True):
         text = row["text"]
         words = [text[start:end] for start, end in prediction["words"]]
         assert len(words) == len(prediction["tags"])
