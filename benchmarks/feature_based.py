@@ -54,6 +54,7 @@ def main() -> None:
         epochs, rate = given.fine_tuning.split(",")
         name = f"{FINE_TUNING}; {epochs} epochs at {rate}"
         rows[name] = {"train.epochs": float(epochs), "train.learning_rate": float(rate)}
+    command += f' --rows "{given.rows}"' if given.rows else ""
     found: dict[str, Any] = {}
     for row in given.rows.split(",") if given.rows else rows:
         runs = []

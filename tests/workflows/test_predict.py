@@ -68,8 +68,13 @@ def test_stream_reads_no_further_than_its_chunk(finished_run: Path) -> None:
             yield row, f"row {n}"
 
     stream = predictor.stream(rows())
+    assert taken == []
     next(stream)
     assert taken == [0, 1, 2]
+    ahead = [len(taken) - given for given, _ in enumerate(stream, start=1)]
+    assert len(ahead) == 9
+    assert (min(ahead), max(ahead)) == (1, 3)
+    assert len(taken) == 10
 
 
 def test_row_is_kept_whole(finished_run: Path, tmp_path: Path) -> None:
@@ -334,6 +339,15 @@ def test_long_rows_are_treated_as_in_training(tiny_encoder: Path, tmp_path: Path
                 predict(["good", "good", text], run, settings={"predict.chunk": 2})
         else:
             seen[on_long] = predict([text], run)[0]
+            # Short rows and long ones, whose windows stay together whatever the chunk is.
+            rows = ["good", text, "bad", text, text, "a good film", "the", text]
+            whole = predict(rows, run)
+            cut = [prediction.get("truncated") for prediction in whole]
+            assert len([given for given in cut if given]) == (0 if on_long == "window" else 4)
+            for chunk in (1, 3, 7):
+                parts = predict(rows, run, settings={"predict.chunk": chunk})
+                assert all(close(one, other) for one, other in zip(parts, whole, strict=True))
+                assert [prediction.get("truncated") for prediction in parts] == cut
     assert seen["truncate"]["truncated"]
     assert seen["head-tail"]["truncated"]
     assert "truncated" not in seen["window"]
